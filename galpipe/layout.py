@@ -1,0 +1,80 @@
+"""The one module that knows where everything lies under the root folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from galpipe.unit import Unit
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths under one root.
+
+    Parameters
+    ----------
+    root : Path
+        The root folder; made absolute.
+    """
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root).absolute())
+
+    def relative(self, path: Path) -> str:
+        """A path under the root, as stored in receipts and the ledger."""
+        return path.relative_to(self.root).as_posix()
+
+    def brick_folder(self, unit: Unit) -> Path:
+        """Fetched files of a brick, under their published names, with ``fetch.json`` beside them."""
+        return self.root / "bricks" / unit.release / unit.region / unit.brick[:3] / unit.brick
+
+    def stamps(self, unit: Unit, cut: str) -> Path:
+        """The Zarr store of a brick's stamps; ``cut`` names the cut settings."""
+        return self.root / "stamps" / cut / unit.release / unit.region / unit.brick[:3] / f"{unit.brick}.zarr"
+
+    def catalog(self, name: str) -> Path:
+        """Folder of a catalog's shards."""
+        return self.root / "catalog" / name
+
+    def shard(self, unit: Unit, name: str) -> Path:
+        """The Parquet shard of a brick."""
+        return self.catalog(name) / unit.release / unit.region / unit.brick[:3] / f"{unit.brick}.parquet"
+
+    def outcomes(self, unit: Unit, name: str) -> Path:
+        """What became of every source of a brick."""
+        return self.shard(unit, name).with_suffix(".outcomes.parquet")
+
+    def collection(self, name: str) -> Path:
+        """The file that binds a catalog's name to one configuration and model."""
+        return self.catalog(name) / "collection.json"
+
+    def hats(self, name: str) -> Path:
+        """Folder of a catalog's published versions, ``v1``, ``v2``, ... and ``current``."""
+        return self.root / "hats" / name
+
+    @property
+    def ledger(self) -> Path:
+        """The ledger's SQLite file."""
+        return self.root / "ledger.sqlite"
+
+    @property
+    def models(self) -> Path:
+        """Models trained under this root: ``models/<model>/<version>/``."""
+        return self.root / "models"
+
+    def run_folder(self, run_id: str) -> Path:
+        """Summary, settings and report of one run."""
+        return self.root / "runs" / run_id
+
+    @property
+    def prefect_home(self) -> Path:
+        """Prefect's database and logs; runs with different roots must not share them."""
+        return self.root / "prefect"
+
+    def unit_of_shard(self, path: Path, name: str) -> Unit:
+        """The unit a shard's path stands for; the inverse of `shard`."""
+        release, region, _, file = path.relative_to(self.catalog(name)).parts
+        return Unit(release, region, file.removesuffix(".parquet"))
