@@ -1,0 +1,161 @@
+"""Pictures of stamps for people: the viewer's fixed stretch, mosaics, boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+SCALES = {"g": 6.0, "r": 3.4, "i": 3.0, "z": 2.2}
+"""Per-band factor of the viewer's ``dr2_rgb`` (i as in its older griz mapping); nothing here follows the image."""
+
+M = 0.03
+Q = 20.0
+
+_PLANES = ("z", "r", "g")
+
+
+def to_rgb(flux: NDArray[np.floating], bands: Sequence[str] = ("g", "r", "z")) -> NDArray[np.uint8]:
+    """Color image by the published ``dr2_rgb`` (Lupton asinh; reference section 6), the same stretch for every stamp.
+
+    Parameters
+    ----------
+    flux : ndarray, shape (B, H, W)
+        Nanomaggies per 0.262 arcsec pixel, row 0 at the bottom (south).
+    bands : sequence of str
+        Band of each plane; z is red (i where there is no z), r green, g blue, an absent band black.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3)
+        Row 0 at the top (north), as pictures have it.
+    """
+    planes = {band: np.nan_to_num(np.asarray(plane, np.float32)) for band, plane in zip(bands, flux, strict=True)}
+    if "z" not in planes and "i" in planes:
+        planes["z"] = planes["i"] * np.float32(SCALES["i"] / SCALES["z"])
+    shown = {band: np.float32(SCALES[band]) * planes[band] + np.float32(M) for band in _PLANES if band in planes}
+    height, width = np.asarray(flux).shape[-2:]
+    if not shown:
+        return np.zeros((height, width, 3), np.uint8)
+    intensity = np.mean([np.maximum(plane, 0.0) for plane in shown.values()], axis=0)
+    stretched = np.arcsinh(Q * intensity) / np.sqrt(Q)
+    ratio = stretched / np.where(intensity == 0.0, 1e-6, intensity)
+    rgb = np.zeros((height, width, 3), np.float32)
+    for index, band in enumerate(_PLANES):
+        if band in shown:
+            rgb[..., index] = np.clip(shown[band] * ratio, 0.0, 1.0)
+    return np.rint(rgb[::-1] * 255).astype(np.uint8)
+
+
+def from_rgb(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Approximate inverse of `to_rgb`: the JPEG route (science.md section 3).
+
+    Where no channel is clipped, ``mean(v_b) = asinh(Q I) / sqrt(Q)``, so ``I = sinh(sqrt(Q) mean(v)) / Q`` and
+    ``flux_b = (v_b I / mean(v) - m) / s_b``. What 8 bits, JPEG blocks and a different mapping did to the values is not undone.
+
+    Parameters
+    ----------
+    rgb : ndarray of uint8, shape (H, W, 3)
+        Row 0 at the top (north).
+
+    Returns
+    -------
+    flux : ndarray of float32, shape (3, H, W)
+        g, r, z, nanomaggies per 0.262 arcsec pixel, row 0 at the bottom.
+    known : ndarray of bool, shape (3, H, W)
+        False where the channel is clipped (0 or 255): the flux is a limit there.
+    """
+    values = rgb[::-1].astype(np.float32) / 255.0
+    mean = values.mean(axis=-1)
+    intensity = np.sinh(np.sqrt(Q) * mean) / Q
+    ratio = intensity / np.where(mean == 0.0, 1.0, mean)
+    flux = np.stack([(values[..., _PLANES.index(band)] * ratio - M) / SCALES[band] for band in ("g", "r", "z")])
+    known = np.stack([(rgb[::-1, :, _PLANES.index(band)] > 0) & (rgb[::-1, :, _PLANES.index(band)] < 255) for band in ("g", "r", "z")])
+    return flux.astype(np.float32), known
+
+
+def mosaic(pictures: Sequence[NDArray[np.uint8]], columns: int, gap: int = 2) -> NDArray[np.uint8]:
+    """Pictures of one size side by side on white.
+
+    Parameters
+    ----------
+    pictures : sequence of ndarray of uint8, shape (H, W, 3)
+    columns : int
+        Pictures per row.
+    gap : int
+        White pixels between them.
+
+    Returns
+    -------
+    ndarray of uint8, shape (rows * (H + gap) - gap, columns * (W + gap) - gap, 3)
+
+    Raises
+    ------
+    ValueError
+        If there are no pictures, or their shapes differ.
+    """
+    shapes = {picture.shape for picture in pictures}
+    if len(shapes) != 1 or columns < 1:
+        raise ValueError(f"a mosaic needs pictures of one shape and at least one column, got shapes {sorted(shapes)}, {columns} columns")
+    height, width, _ = shapes.pop()
+    rows = -(-len(pictures) // columns)
+    out = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for index, picture in enumerate(pictures):
+        y, x = (index // columns) * (height + gap), (index % columns) * (width + gap)
+        out[y : y + height, x : x + width] = picture
+    return out
+
+
+def draw_boxes(
+    picture: NDArray[np.uint8], boxes: NDArray[np.floating], labels: Sequence[str] = (), color: tuple[int, int, int] = (90, 255, 120)
+) -> NDArray[np.uint8]:
+    """A picture with boxes on it.
+
+    Parameters
+    ----------
+    picture : ndarray of uint8, shape (H, W, 3)
+        Row 0 at the top, as `to_rgb` gives it.
+    boxes : ndarray, shape (K, 4)
+        x0, y0, x1, y1 in stamp pixels (row 0 at the bottom; pixel centers are whole numbers).
+    labels : sequence of str
+        Text of each box; may be empty.
+    color : tuple of int
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3)
+    """
+    image = Image.fromarray(picture)
+    pen = ImageDraw.Draw(image)
+    top = picture.shape[0] - 1
+    for index, (x0, y0, x1, y1) in enumerate(np.asarray(boxes, np.float64).reshape(-1, 4)):
+        corners = (min(x0, x1), top - max(y0, y1), max(x0, x1), top - min(y0, y1))
+        pen.rectangle(corners, outline=color)
+        if index < len(labels):
+            pen.text((corners[0] + 2, max(0.0, corners[1] - 11)), labels[index], fill=color)
+    return np.asarray(image, np.uint8).copy()
+
+
+def enlarge(picture: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """A picture with every pixel repeated, shape (H * factor, W * factor, 3)."""
+    return picture.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def label(picture: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
+    """A picture with one line of text in its upper left corner, shape (H, W, 3)."""
+    image = Image.fromarray(picture)
+    pen = ImageDraw.Draw(image)
+    pen.text((4, 3), text, fill=(0, 0, 0))
+    pen.text((3, 2), text, fill=(255, 255, 255))
+    return np.asarray(image, np.uint8).copy()
+
+
+def png(picture: NDArray[np.uint8]) -> bytes:
+    """PNG bytes of a picture, shape (H, W, 3)."""
+    from io import BytesIO
+
+    buffer = BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
