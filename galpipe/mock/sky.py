@@ -1,0 +1,332 @@
+"""The true sky of a brick: which sources there are, and what each one is.
+
+Every brick's sources are drawn from ``(seed, brickid)`` alone, so that any frame that overlaps the brick shows the same ones.
+
+Stated models (kept simple; none is fitted to data):
+
+* counts rise as 10^(0.35 z) for 14.5 < z < 20 and as 10^(0.3 z) for 20 < z < 22.5; the true slope is steeper, this one leaves
+  enough large galaxies for morphology;
+* redshift: median 0.03 x 10^(0.135 (z_mag - 13.5)), 35 % log-normal scatter;
+* colors: early types g-r = 0.75 + 2.2 z up to 1.7, late types 0.40 + 0.9 z; r-z = 0.60 + 0.9 z and 0.30 + 0.6 z; scatter 0.06;
+* sizes: half-light radius 4.5 kpc x 10^(-0.16 (M_z + 21)) for late and 3.6 kpc x 10^(-0.22 (M_z + 21)) for early types, 25 % scatter,
+  in flat Lambda-CDM with H0 = 70, Omega_m = 0.3, without K correction.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammainc, gammaincinv
+
+from galpipe.mock.spec import MockSpec
+from galpipe.survey.bricks import Brick
+
+Catalog = NDArray[np.void]
+"""Structured array of `SOURCE`, one element per true source."""
+
+Floats = NDArray[np.float64]
+
+KINDS = {
+    "smooth_elliptical": 0.30,
+    "disk_spiral": 0.24,
+    "disk_barred": 0.13,
+    "ring": 0.06,
+    "edge_on": 0.10,
+    "merger": 0.05,
+    "lens": 0.03,
+    "irregular": 0.09,
+}
+"""Share of each kind among galaxies with z < 20; rare kinds are far more frequent than in the sky."""
+
+SOURCE = np.dtype(
+    [
+        ("brickid", "i4"),
+        ("number", "i4"),
+        ("ra", "f8"),
+        ("dec", "f8"),
+        ("kind", "U17"),
+        ("faint", "?"),
+        ("flux", "f8", 4),  # g, r, i, z nanomaggies, all components
+        ("redshift", "f8"),
+        ("bulge", "f8", 4),  # share of the flux in the bulge, per band
+        ("bulge_re", "f8"),
+        ("bulge_n", "f8"),
+        ("bulge_q", "f8"),
+        ("disk_re", "f8"),
+        ("disk_q", "f8"),
+        ("pa", "f8"),
+        ("half_light_radius", "f8"),
+        ("sersic_n", "f8"),
+        ("arms", "i4"),
+        ("pitch", "f8"),
+        ("arm_strength", "f8"),
+        ("bar", "f8"),
+        ("bar_length", "f8"),
+        ("ring", "f8"),
+        ("ring_radius", "f8"),
+        ("tail", "f8"),
+        ("einstein", "f8"),
+        ("arc", "f8"),
+        ("clumps", "f8"),
+        ("dust", "f8"),
+        ("spin", "f8"),
+        ("pattern", "u4"),
+    ]
+)
+"""One true source. Radii in arcsec along the major axis, angles in degrees east of north, strengths as shares of the disk's flux."""
+
+SERSIC_STEPS = np.array([0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5])
+"""Sersic indices that occur: GalSim builds a table for each new one."""
+
+
+@cache
+def _distance_table() -> tuple[Floats, Floats]:
+    z = np.linspace(0, 4, 4001)
+    inverse = 1 / np.sqrt(0.3 * (1 + z) ** 3 + 0.7)
+    comoving = np.concatenate([[0], np.cumsum((inverse[1:] + inverse[:-1]) / 2 * np.diff(z))]) * 299792.458 / 70
+    return z, comoving
+
+
+def comoving_distance(redshift: Floats) -> Floats:
+    """Mpc, flat Lambda-CDM with H0 = 70 and Omega_m = 0.3."""
+    return np.asarray(np.interp(redshift, *_distance_table()))
+
+
+def _magnitudes(rng: np.random.Generator, count: int, edges: tuple[float, float], slope: float) -> Floats:
+    low, high = 10 ** (slope * edges[0]), 10 ** (slope * edges[1])
+    return np.asarray(np.log10(rng.uniform(low, high, count)) / slope)
+
+
+def _redshifts(rng: np.random.Generator, z_mag: Floats) -> Floats:
+    median = 0.03 * 10 ** (0.135 * (z_mag - 13.5))
+    return np.asarray(np.clip(median * np.exp(0.35 * rng.standard_normal(len(z_mag))), 0.003, 2.0))
+
+
+def _fluxes(rng: np.random.Generator, z_mag: Floats, redshift: Floats, early: Floats) -> Floats:
+    """g, r, i, z nanomaggies, shape (N, 4); ``early`` runs from 0 (late) to 1 (early type)."""
+    red = np.minimum(0.75 + 2.2 * redshift, 1.7)
+    blue = np.minimum(0.40 + 0.9 * redshift, 1.2)
+    gr = early * red + (1 - early) * blue + 0.06 * rng.standard_normal(len(z_mag))
+    rz = early * (0.60 + 0.9 * redshift) + (1 - early) * (0.30 + 0.6 * redshift)
+    rz = np.minimum(rz, 1.9) + 0.06 * rng.standard_normal(len(z_mag))
+    r = z_mag + rz
+    mags = np.stack([r + gr, r, r - 0.55 * rz, z_mag], axis=1)
+    return np.asarray(10 ** (0.4 * (22.5 - mags)))
+
+
+def _sizes(rng: np.random.Generator, z_mag: Floats, redshift: Floats, early: Floats) -> Floats:
+    """Half-light radius in arcsec."""
+    distance = comoving_distance(redshift)
+    absolute = z_mag - 5 * np.log10(distance * (1 + redshift)) - 25
+    late_kpc = 4.5 * 10 ** (-0.16 * (absolute + 21))
+    early_kpc = 3.6 * 10 ** (-0.22 * (absolute + 21))
+    kpc = early_kpc**early * late_kpc ** (1 - early) * np.exp(0.25 * rng.standard_normal(len(z_mag)))
+    arcsec = kpc / (distance * 1e3 / (1 + redshift)) * 206264.8
+    return np.asarray(np.clip(arcsec, 0.12, 12.0))
+
+
+def _step_n(n: Floats) -> Floats:
+    return SERSIC_STEPS[np.argmin(np.abs(n[:, None] - SERSIC_STEPS), axis=1)]
+
+
+def _growth(radius: Floats, re: Floats, n: Floats) -> Floats:
+    """Share of a Sersic profile's flux inside a radius."""
+    b = gammaincinv(2 * n, 0.5)
+    return np.asarray(gammainc(2 * n, b * (radius / re) ** (1 / n)))
+
+
+def single_component(bulge: Floats, bulge_re: Floats, bulge_n: Floats, disk_re: Floats) -> tuple[Floats, Floats]:
+    """Half-light radius and Sersic index of bulge plus exponential disk.
+
+    The radius holds half of the summed growth curves (each along its own major axis); the index is that of the Sersic growth
+    curve with this radius that comes closest to the sum (least squares at 24 radii from 0.15 to 4 half-light radii).
+
+    Parameters
+    ----------
+    bulge : ndarray, shape (N,)
+        Share of the flux in the bulge.
+    bulge_re, disk_re : ndarray, shape (N,)
+        Half-light radii, arcsec.
+    bulge_n : ndarray, shape (N,)
+
+    Returns
+    -------
+    radius, n : ndarray, shape (N,)
+    """
+    grid = np.geomspace(0.02, 60, 400)[None, :] * np.minimum(bulge_re, disk_re)[:, None]
+    column = (bulge[:, None], bulge_re[:, None], bulge_n[:, None], disk_re[:, None])
+    total = column[0] * _growth(grid, column[1], column[2]) + (1 - column[0]) * _growth(grid, column[3], np.ones_like(column[3]))
+    radius = np.array([np.interp(0.5, curve, r) for curve, r in zip(total, grid, strict=True)])
+    at = np.geomspace(0.15, 4, 24)
+    curves = np.array([np.interp(at * r, g, t) for r, g, t in zip(radius, grid, total, strict=True)]).reshape(-1, len(at))
+    candidates = np.arange(0.5, 6.01, 0.1)
+    models = np.stack([_growth(at, np.ones(1), np.array([n])) for n in candidates])
+    misfit = ((curves[:, None, :] - models[None]) ** 2).sum(axis=2)
+    return radius, candidates[np.argmin(misfit, axis=1)]
+
+
+def brick_sky(spec: MockSpec, area: Brick, empty: bool = False) -> Catalog:
+    """All true sources whose centers lie in a brick's own area.
+
+    Parameters
+    ----------
+    spec : MockSpec
+    area : Brick
+    empty : bool
+        Leave the galaxies out.
+    """
+    rng = np.random.default_rng([spec.seed, area.brickid])
+    parts = [_bright(rng, spec.galaxies), _faint(rng, spec.faint), _stars(rng, spec.stars)]
+    catalog = np.concatenate(parts)
+    catalog["ra"] = rng.uniform(area.ra1, area.ra2, len(catalog))
+    low, high = np.sin(np.radians([area.dec1, area.dec2]))
+    catalog["dec"] = np.degrees(np.arcsin(rng.uniform(low, high, len(catalog))))
+    _bring_together(rng, catalog)
+    catalog["ra"] = np.clip(catalog["ra"], area.ra1 + 1e-7, area.ra2 - 1e-7)
+    catalog["dec"] = np.clip(catalog["dec"], area.dec1 + 1e-7, area.dec2 - 1e-7)
+    catalog["brickid"] = area.brickid
+    catalog["number"] = np.arange(len(catalog))
+    return catalog[catalog["kind"] == "star"] if empty else catalog
+
+
+def _blank(count: int) -> Catalog:
+    catalog = np.zeros(count, SOURCE)
+    catalog["bulge_n"], catalog["bulge_q"], catalog["disk_q"] = 4.0, 1.0, 1.0
+    return catalog
+
+
+def _bright(rng: np.random.Generator, count: int) -> Catalog:
+    """Galaxies with z < 20, with all their structure."""
+    catalog = _blank(count)
+    names = np.array(list(KINDS))
+    catalog["kind"] = rng.choice(names, count, p=np.array(list(KINDS.values())))
+    kind = catalog["kind"]
+    _pair_mergers(catalog)
+    z_mag = _magnitudes(rng, count, (14.5, 20.0), 0.35)
+    z_mag[kind == "lens"] = 17.0 + 3.0 * rng.random(count)[kind == "lens"]
+    early = np.select(
+        [kind == "smooth_elliptical", kind == "lens", kind == "irregular", kind == "edge_on"],
+        [rng.uniform(0.75, 1, count), np.ones(count), rng.uniform(0, 0.1, count), rng.uniform(0.1, 0.6, count)],
+        rng.uniform(0.0, 0.55, count),
+    )
+    catalog["redshift"] = _redshifts(rng, z_mag)
+    catalog["flux"] = _fluxes(rng, z_mag, catalog["redshift"], early)
+    _structure(rng, catalog, _sizes(rng, z_mag, catalog["redshift"], early))
+    return catalog
+
+
+def _pair_mergers(catalog: Catalog) -> None:
+    """Make the number of merging galaxies even: they come in pairs of neighbouring rows of that kind."""
+    merging = np.flatnonzero(catalog["kind"] == "merger")
+    if len(merging) % 2:
+        catalog["kind"][merging[-1]] = "disk_spiral"
+
+
+def _structure(rng: np.random.Generator, catalog: Catalog, size: Floats) -> None:
+    """Fill in bulges, disks and what makes each kind; ``size`` is the wanted half-light radius (arcsec)."""
+    count, kind = len(catalog), catalog["kind"]
+    smooth = np.isin(kind, ["smooth_elliptical", "lens"])
+    pure = smooth & ((rng.random(count) < 0.7) | (kind == "lens"))
+    share = np.where(smooth, rng.uniform(0.4, 0.8, count), rng.beta(1.6, 5.0, count))
+    share = np.where(pure, 1.0, np.where(kind == "irregular", 0.0, np.where(kind == "edge_on", share * 0.8, share)))
+    catalog["bulge"] = np.minimum(share[:, None] * np.array([0.82, 1.0, 1.08, 1.14]), 1.0)
+    catalog["bulge"][pure] = 1.0
+    catalog["bulge_n"] = _step_n(np.where(pure, rng.uniform(2.0, 5.5, count), rng.uniform(1.5, 4.0, count)))
+    catalog["bulge_re"] = np.where(pure, size, size * rng.uniform(0.15, 0.4, count))
+    catalog["disk_re"] = size * np.where(pure, 1.0, 1.0 + 0.5 * share)
+    thin = rng.uniform(0.12, 0.22, count)
+    tilt = rng.uniform(0.25, 1.0, count)
+    catalog["disk_q"] = np.where(kind == "edge_on", thin, np.sqrt(tilt**2 * (1 - 0.15**2) + 0.15**2))
+    rounder = rng.uniform(0.5, 1.0, count)
+    catalog["bulge_q"] = np.where(pure, rounder, 0.35 + 0.65 * catalog["disk_q"])
+    catalog["pa"] = rng.uniform(0, 180, count)
+    radius, n = single_component(catalog["bulge"][:, 1], catalog["bulge_re"], catalog["bulge_n"], catalog["disk_re"])
+    catalog["half_light_radius"], catalog["sersic_n"] = radius, n
+    catalog["sersic_n"][pure] = catalog["bulge_n"][pure]
+    _features(rng, catalog)
+
+
+def _features(rng: np.random.Generator, catalog: Catalog) -> None:
+    count, kind = len(catalog), catalog["kind"]
+    spiral = np.isin(kind, ["disk_spiral", "disk_barred"]) | ((kind == "ring") & (rng.random(count) < 0.3))
+    arms = rng.choice([1, 2, 3, 4, 5], count, p=[0.06, 0.58, 0.16, 0.12, 0.08])
+    catalog["arms"] = np.where(spiral, arms, 0)
+    catalog["pitch"] = rng.uniform(9, 35, count)
+    catalog["arm_strength"] = np.where(spiral, rng.uniform(0.35, 0.95, count), 0)
+    barred = (kind == "disk_barred") | (np.isin(kind, ["disk_spiral", "ring"]) & (rng.random(count) < 0.1))
+    catalog["bar"] = np.where(barred, rng.uniform(0.08, 0.30, count), 0)
+    catalog["bar_length"] = catalog["disk_re"] * rng.uniform(0.5, 1.0, count)
+    catalog["ring"] = np.where(kind == "ring", rng.uniform(0.30, 0.65, count), 0)
+    catalog["ring_radius"] = catalog["disk_re"] * rng.uniform(0.9, 1.6, count)
+    catalog["tail"] = np.where(kind == "merger", rng.uniform(0.15, 0.35, count), 0)
+    catalog["einstein"] = np.where(kind == "lens", rng.uniform(1.0, 2.8, count), 0)
+    catalog["arc"] = np.where(kind == "lens", rng.uniform(0.08, 0.30, count), 0)
+    catalog["clumps"] = np.select(
+        [kind == "irregular", catalog["arms"] > 0], [rng.uniform(0.45, 0.8, count), rng.uniform(0.0, 0.2, count)], 0.0
+    )
+    catalog["dust"] = np.where((kind == "edge_on") & (rng.random(count) < 0.5), rng.uniform(0.3, 0.7, count), 0)
+    catalog["spin"] = rng.choice([-1.0, 1.0], count)
+    catalog["pattern"] = rng.integers(0, 2**32, count, dtype=np.uint32)
+    lens = kind == "lens"
+    # the deflector must not outshine its arcs: a larger Einstein radius than half-light radius
+    catalog["half_light_radius"][lens] = np.minimum(catalog["half_light_radius"], 1.6)[lens]
+    for name in ("bulge_re", "disk_re"):
+        catalog[name][lens] = np.minimum(catalog[name], 1.6)[lens]
+
+
+def _faint(rng: np.random.Generator, count: int) -> Catalog:
+    """Galaxies with z > 20: one Sersic component, no structure."""
+    catalog = _blank(count)
+    z_mag = _magnitudes(rng, count, (20.0, 22.5), 0.30)
+    early = (rng.random(count) < 0.25) * rng.uniform(0.6, 1.0, count)
+    catalog["kind"] = np.where(early > 0, "smooth_elliptical", np.where(rng.random(count) < 0.5, "disk_spiral", "irregular"))
+    catalog["faint"] = True
+    catalog["redshift"] = _redshifts(rng, z_mag)
+    catalog["flux"] = _fluxes(rng, z_mag, catalog["redshift"], early)
+    catalog["bulge"] = (early > 0)[:, None]
+    catalog["bulge_n"] = _step_n(np.where(early > 0, rng.uniform(1.5, 4.5, count), 1.0))
+    size = np.minimum(_sizes(rng, z_mag, catalog["redshift"], early), 2.5)
+    catalog["bulge_re"] = catalog["disk_re"] = catalog["half_light_radius"] = size
+    catalog["bulge_q"] = catalog["disk_q"] = rng.uniform(0.25, 1.0, count)
+    catalog["sersic_n"] = catalog["bulge_n"]
+    catalog["pa"] = rng.uniform(0, 180, count)
+    catalog["pattern"] = rng.integers(0, 2**32, count, dtype=np.uint32)
+    return catalog
+
+
+def _stars(rng: np.random.Generator, count: int) -> Catalog:
+    """Stars with 11 < r < 22, counts as 10^(0.2 r)."""
+    catalog = _blank(count)
+    catalog["kind"] = "star"
+    r = _magnitudes(rng, count, (11.0, 22.0), 0.2)
+    gr = rng.uniform(0.3, 1.5, count)
+    rz = 0.9 * gr - 0.1 + 0.05 * rng.standard_normal(count)
+    catalog["flux"] = 10 ** (0.4 * (22.5 - np.stack([r + gr, r, r - 0.55 * rz, r - rz], axis=1)))
+    return catalog
+
+
+def _bring_together(rng: np.random.Generator, catalog: Catalog) -> None:
+    """Move merging galaxies beside their partners, and some others into each other's light."""
+    merging = np.flatnonzero(catalog["kind"] == "merger")
+    galaxies = np.flatnonzero((catalog["kind"] != "star") & (catalog["kind"] != "merger"))
+    moved = galaxies[rng.random(len(galaxies)) < 0.05]
+    bright = np.flatnonzero((catalog["kind"] != "star") & ~catalog["faint"])
+    hosts = rng.choice(bright, len(moved)) if len(bright) else moved
+    follow = np.concatenate([merging[1::2], moved]).astype(np.int64)
+    lead = np.concatenate([merging[0::2], hosts]).astype(np.int64)
+    reach = np.where(np.arange(len(follow)) < len(merging) // 2, rng.uniform(0.8, 2.2, len(follow)), rng.uniform(1.5, 3.5, len(follow)))
+    apart = np.maximum(reach * catalog["half_light_radius"][lead], 1.2) / 3600
+    angle = rng.uniform(0, 2 * np.pi, len(follow))
+    catalog["dec"][follow] = catalog["dec"][lead] + apart * np.cos(angle)
+    catalog["ra"][follow] = catalog["ra"][lead] + apart * np.sin(angle) / np.cos(np.radians(catalog["dec"][lead]))
+    # partners lie at the same distance and are of comparable brightness
+    pairs = len(merging) // 2
+    catalog["redshift"][follow[:pairs]] = catalog["redshift"][lead[:pairs]]
+    ratio = rng.uniform(0.25, 1.0, pairs) * catalog["flux"][lead[:pairs], 3] / catalog["flux"][follow[:pairs], 3]
+    catalog["flux"][follow[:pairs]] *= ratio[:, None]
+    wanted = catalog["half_light_radius"][lead[:pairs]] * np.sqrt(rng.uniform(0.4, 1.0, pairs))
+    scale = wanted / catalog["half_light_radius"][follow[:pairs]]
+    for name in ("bulge_re", "disk_re", "half_light_radius", "bar_length", "ring_radius"):
+        catalog[name][follow[:pairs]] *= scale

@@ -1,0 +1,156 @@
+"""What a mock release is to contain, and what the imitated releases look like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from galpipe.errors import ConfigurationError
+from galpipe.survey.bricks import Brick, brick, brick_at
+
+ALL_BANDS = ("g", "r", "i", "z")
+"""Order of every per-band vector inside the mock; a release shows a subset of it."""
+
+NORTH_DEC = 32.375
+"""Declination (deg) from which the northern cameras are imitated, where a release has a north."""
+
+SKY_SIGMA = {"g": 0.003, "r": 0.006, "i": 0.010, "z": 0.020}
+"""Median sky noise of a brick, nanomaggies per pixel, 1 sigma (reference section 6: DR9 noise fits)."""
+
+SEEING = {
+    "south": {"g": 1.3, "r": 1.2, "i": 1.15, "z": 1.1},
+    "north": {"g": 1.6, "r": 1.5, "i": 1.2, "z": 1.0},
+}
+"""Median FWHM (arcsec) per region (science.md section 2)."""
+
+SKY_LEVEL = {"g": 0.109, "r": 0.30, "i": 0.80, "z": 2.07}
+"""Sky brightness, nanomaggies per pixel (22.0, 20.9, 19.8, 18.8 mag per square arcsec): sets the source's own noise."""
+
+
+@dataclass(frozen=True)
+class ReleaseStyle:
+    """How one release's files differ from the next one's (reference sections 2 to 4)."""
+
+    number: int
+    """The ``release`` column in the south; the north's is one more."""
+    bands_south: tuple[str, ...]
+    bands_north: tuple[str, ...]
+    mask_type: str
+    """NumPy type of the maskbits image and column."""
+    lightcurve: int
+    """Length of the WISE light-curve arrays."""
+    extension_names: bool
+    """Whether coadd images carry EXTNAME."""
+    gaia: str
+    """ref_cat code of Gaia."""
+    has_north: bool = True
+
+
+STYLES = {
+    "dr9": ReleaseStyle(9010, ("g", "r", "z"), ("g", "r", "z"), "int16", 15, False, "G2"),
+    "dr10": ReleaseStyle(10000, ("g", "r", "i", "z"), (), "int32", 17, False, "GE", has_north=False),
+    "dr11": ReleaseStyle(11000, ("g", "r", "i", "z"), ("g", "r", "z"), "int32", 25, True, "G3"),
+}
+
+
+@dataclass(frozen=True)
+class MockSpec:
+    """One mock release.
+
+    Raises
+    ------
+    ConfigurationError
+        If the release cannot be imitated or a number makes no sense.
+    """
+
+    bricks: int = 2
+    """Bricks, in a compact block around ``center``."""
+    seed: int = 1
+    like: str = "dr9"
+    """The release to imitate: ``dr9``, ``dr10``, ``dr11``."""
+    galaxies: int = 250
+    """Galaxies with z < 20 per brick."""
+    faint: int = 1500
+    """Galaxies with z > 20 per brick."""
+    stars: int = 150
+    center: tuple[float, float] = (150.1, 2.2)
+    """RA and Dec (deg) of a point in the first brick."""
+    bands: tuple[str, ...] = ()
+    """Bands to write; empty takes the release's own."""
+    missing_bands: tuple[tuple[int, str], ...] = ()
+    """(number of the brick in the block, band) without coverage: the files are absent."""
+    empty_bricks: tuple[int, ...] = ()
+    """Numbers of bricks that have stars only."""
+    store_truth_images: bool = False
+    """Write the noiseless, PSF-convolved image of each band beside the truth."""
+    workers: int = 0
+    """Processes; 0 takes one per CPU, never more than bricks."""
+
+    def __post_init__(self) -> None:
+        if self.like not in STYLES:
+            raise ConfigurationError(f"like among {sorted(STYLES)}", repr(self.like))
+        if self.bricks < 1 or min(self.galaxies, self.faint, self.stars) < 0:
+            raise ConfigurationError("at least one brick and no negative number of sources", repr(self))
+        wrong = [band for band in self.bands if band not in ALL_BANDS]
+        if wrong:
+            raise ConfigurationError(f"mock bands among {ALL_BANDS}", repr(self.bands))
+        if self.center[1] >= NORTH_DEC and not self.style.has_north:
+            raise ConfigurationError(f"a center south of {NORTH_DEC} deg for {self.like}, which has no north", repr(self.center))
+
+    @property
+    def style(self) -> ReleaseStyle:
+        """Format of the imitated release."""
+        return STYLES[self.like]
+
+    @property
+    def region(self) -> str:
+        """``north`` or ``south``, by declination."""
+        return "north" if self.center[1] >= NORTH_DEC else "south"
+
+    @property
+    def release(self) -> int:
+        """The number in the ``release`` column."""
+        return self.style.number + (1 if self.region == "north" else 0)
+
+    @property
+    def band_list(self) -> tuple[str, ...]:
+        """Bands that the tree shows."""
+        own = self.style.bands_north if self.region == "north" else self.style.bands_south
+        return tuple(band for band in own if not self.bands or band in self.bands)
+
+    def brick_list(self) -> list[Brick]:
+        """The bricks of the block: columns first, then the next row north."""
+        first = brick_at(*self.center)
+        wide = max(1, round(self.bricks**0.5)) if self.bricks > 3 else self.bricks
+        found: list[Brick] = []
+        for k in range(self.bricks):
+            dec = first.dec + 0.25 * (k // wide)
+            start = brick_at(first.ra, dec)
+            count = round(360.0 / (start.ra2 - start.ra1))
+            found.append(brick(start.row, (start.column + k % wide) % count))
+        return found
+
+    def missing_of(self, number: int) -> tuple[str, ...]:
+        """Bands that the block's brick ``number`` lacks."""
+        return tuple(band for index, band in self.missing_bands if index == number)
+
+
+@dataclass(frozen=True)
+class MockSummary:
+    """What was written."""
+
+    release: Path
+    truth: Path
+    like: str
+    region: str
+    bricks: tuple[str, ...]
+    galaxies: int
+    """True galaxies in the bricks' own areas, faint ones included."""
+    rows: int
+    """Tractor rows."""
+    seconds: float
+
+
+def truth_folder(release: Path) -> Path:
+    """Where a mock release's truth lies: beside the tree, never inside."""
+    return release.parent / f"{release.name}-truth"
