@@ -1,0 +1,202 @@
+"""Publish a catalog as a versioned HATS catalog that LSDB, DuckDB and plain Parquet readers open.
+
+``hats/<name>/v<N>/`` is complete and never changes; ``current`` points at the newest. A version is built aside: partitions whose
+shards did not change are hard links to the version before, the others are written from the shards, rows are counted in and out,
+`hats` validates the whole, and only then is the folder renamed and the pointer moved. One publisher works at a time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from catalogs import inventory
+from catalogs.inventory import Inventory
+from catalogs.partitions import Build, StaleInventory, build
+from galpipe.commit import ASIDE, fault_point, fsync_folder, replace_folder
+from galpipe.errors import ConfigurationError, ResourceFailure
+from galpipe.layout import Layout
+
+INVENTORY, MANIFEST, COMPLETENESS = "inventory.parquet", "galpipe.json", "completeness.json"
+CURRENT, LOCK = "current", ".publish.lock"
+
+_ATTEMPTS = 3
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PublishResult:
+    """What a call of `publish` did.
+
+    Parameters
+    ----------
+    status : str
+        ``published`` (a new version, or a finished one that a killed publisher had not pointed at), ``unchanged`` (the newest
+        version already shows this content), ``nothing`` (there is no shard, so no schema to publish).
+    version : int
+        Version that ``current`` points at; 0 when there is none.
+    path : Path
+    rows : int
+        Published rows.
+    rows_without_position : int
+        Rows of the shards that HATS cannot hold.
+    partitions_written, partitions_linked : int
+    """
+
+    status: Literal["published", "unchanged", "nothing"]
+    version: int
+    path: Path
+    rows: int = 0
+    rows_without_position: int = 0
+    partitions_written: int = 0
+    partitions_linked: int = 0
+
+
+def versions(layout: Layout, name: str) -> list[int]:
+    """Numbers of the complete versions of a catalog, ascending."""
+    found = (path.name for path in layout.hats(name).glob("v*") if path.is_dir())
+    return sorted(int(text[1:]) for text in found if text[1:].isdigit())
+
+
+def version_folder(layout: Layout, name: str, version: int | None = None) -> Path:
+    """Folder of a version; the one that ``current`` points at by default.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such version.
+    """
+    folder = layout.hats(name)
+    path = folder / CURRENT if version is None else folder / f"v{version}"
+    if not path.is_dir():
+        have = [f"v{number}" for number in versions(layout, name)]
+        wanted = "a published version" if version is None else f"version v{version}"
+        raise ConfigurationError(f"{wanted} of catalog {name!r}", f"versions {have}", file=str(path))
+    return path.resolve()
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """What a version says about itself: state, version, rows, created."""
+    body: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+    return body
+
+
+def completeness(folder: Path) -> dict[str, dict[str, int]]:
+    """Totals per ``release/region`` at the moment of a version."""
+    body: dict[str, dict[str, int]] = json.loads((folder / COMPLETENESS).read_text())
+    return body
+
+
+@contextmanager
+def _one_publisher(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; wait while another publisher is at work. A lock ends with its process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _LOG.info("another publisher is at work in %s: waiting", folder)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def publish(layout: Layout, name: str, progress: Callable[[int, int], None] | None = None) -> PublishResult:
+    """Make the shards of a catalog its newest HATS version.
+
+    Parameters
+    ----------
+    layout : Layout
+    name : str
+    progress : callable, optional
+        Called with (partitions done, partitions).
+
+    Returns
+    -------
+    PublishResult
+
+    Raises
+    ------
+    BadData
+        If a shard does not read, has another schema than the others, or rows are lost; nothing is published then.
+    ResourceFailure
+        If the disk is full, or shards keep changing while they are read.
+    """
+    folder = layout.hats(name)
+    with _one_publisher(folder):
+        for left in folder.glob(f"{ASIDE}*"):
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+        for _ in range(_ATTEMPTS):
+            try:
+                return _publish(layout, name, progress)
+            except StaleInventory as error:
+                _LOG.info("%s; starting again", error)
+    raise ResourceFailure("shards that keep still while they are published", f"changes in {_ATTEMPTS} attempts", file=str(folder))
+
+
+def _publish(layout: Layout, name: str, progress: Callable[[int, int], None] | None) -> PublishResult:
+    folder = layout.hats(name)
+    newest = max(versions(layout, name), default=0)
+    previous = folder / f"v{newest}" if newest else None
+    stock = inventory.take(layout, name, inventory.load(previous / INVENTORY) if previous else None)
+    if previous and manifest(previous)["state"] == stock.state():
+        return _keep(folder, newest)
+    if not stock.shards:
+        return PublishResult("nothing", _pointed(folder), folder)
+    version = newest + 1
+    final = folder / f"v{version}"
+    with replace_folder(final) as aside:
+        made = build(Build(layout.catalog(name), aside, previous, stock, name), progress)
+        _describe(aside, stock, version, made.rows)
+    fault_point("publish.pointer")
+    _point(folder, version)
+    lost = sum(entry.rows - entry.placed_rows for entry in stock.shards)
+    return PublishResult("published", version, final, made.rows, lost, made.written, made.linked)
+
+
+def _describe(aside: Path, stock: Inventory, version: int, rows: int) -> None:
+    inventory.save(stock, aside / INVENTORY)
+    (aside / COMPLETENESS).write_text(json.dumps(stock.completeness(), indent=1) + "\n")
+    lost = sum(entry.rows - entry.placed_rows for entry in stock.shards)
+    body = {
+        "state": stock.state(),
+        "version": version,
+        "rows": rows,
+        "rows_without_position": lost,
+        "shards": len(stock.shards),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    (aside / MANIFEST).write_text(json.dumps(body, indent=1) + "\n")
+
+
+def _pointed(folder: Path) -> int:
+    link = folder / CURRENT
+    return int(link.readlink().name[1:]) if link.is_symlink() else 0
+
+
+def _keep(folder: Path, newest: int) -> PublishResult:
+    told = manifest(folder / f"v{newest}")
+    # a publisher killed between renaming and pointing left a whole version: adopt it
+    adopted = _pointed(folder) != newest
+    if adopted:
+        _point(folder, newest)
+    return PublishResult(
+        "published" if adopted else "unchanged", newest, folder / f"v{newest}", told["rows"], told["rows_without_position"]
+    )
+
+
+def _point(folder: Path, version: int) -> None:
+    """Move ``current`` in one step."""
+    aside = folder / f"{ASIDE}{CURRENT}.{uuid.uuid4().hex[:8]}"
+    aside.symlink_to(f"v{version}")
+    os.replace(aside, folder / CURRENT)
+    fsync_folder(folder)

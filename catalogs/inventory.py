@@ -1,0 +1,162 @@
+"""What lies in a catalog's folder: shards and outcomes, found by name, read by footer, remembered by size and time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from catalogs.outcomes import read_outcomes_meta
+from catalogs.shard import PARQUET, read_shard_meta
+from galpipe.commit import ASIDE
+from galpipe.layout import Layout
+from galpipe.unit import Unit
+
+_OUTCOMES = ".outcomes.parquet"
+
+_PLAIN = ("path", "size", "mtime_ns", "content_hash", "schema_hash", "rows", "counts")
+
+_SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("size", pa.int64()),
+        ("mtime_ns", pa.int64()),
+        ("content_hash", pa.string()),
+        ("schema_hash", pa.string()),
+        ("rows", pa.int64()),
+        ("pixels", pa.map_(pa.int64(), pa.int64())),
+        ("counts", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One shard or outcomes file.
+
+    Parameters
+    ----------
+    path : str
+        Relative to the catalog's folder.
+    size, mtime_ns : int
+        By which a file that did not change is known without opening it.
+    content_hash, schema_hash : str
+        From a shard's footer; empty for outcomes.
+    rows : int
+    pixels : dict
+        A shard's rows by pixel at the partition order.
+    counts : str
+        JSON of an outcomes file's status and counts.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    content_hash: str = ""
+    schema_hash: str = ""
+    rows: int = 0
+    pixels: tuple[tuple[int, int], ...] = ()
+    counts: str = ""
+
+    @property
+    def placed_rows(self) -> int:
+        """Rows that have a position."""
+        return sum(count for _, count in self.pixels)
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Everything a catalog consists of at one moment, sorted by path."""
+
+    shards: tuple[Entry, ...]
+    outcomes: tuple[Entry, ...]
+
+    def state(self) -> str:
+        """Hash of all content: two inventories with one state publish the same version."""
+        body = [[entry.path, entry.content_hash] for entry in self.shards] + [[entry.path, entry.counts] for entry in self.outcomes]
+        return hashlib.sha256(json.dumps(body).encode()).hexdigest()
+
+    def completeness(self) -> dict[str, dict[str, int]]:
+        """Totals per ``release/region``: bricks by status, sources by outcome, rows, rows without a position."""
+        totals: dict[str, Counter[str]] = {}
+        for entry in self.outcomes:
+            region = totals.setdefault("/".join(entry.path.split("/")[:2]), Counter())
+            told = json.loads(entry.counts)
+            region["bricks"] += 1
+            region[f"bricks:{told['status']}"] += 1
+            region.update({f"sources:{key}" if key != "sources" else key: value for key, value in told["counts"].items()})
+        for entry in self.shards:
+            region = totals.setdefault("/".join(entry.path.split("/")[:2]), Counter())
+            region["rows"] += entry.rows
+            region["rows_without_position"] += entry.rows - entry.placed_rows
+        return {key: dict(sorted(value.items())) for key, value in sorted(totals.items())}
+
+
+def _files(layout: Layout, name: str) -> Iterator[Path]:
+    for path in sorted(layout.catalog(name).glob("*/*/*/*.parquet")):
+        if not path.name.startswith(ASIDE):
+            yield path
+
+
+def shard_files(layout: Layout, name: str) -> Iterator[tuple[Unit, Path]]:
+    """Every shard of a catalog, sorted by path."""
+    for path in _files(layout, name):
+        if not path.name.endswith(_OUTCOMES):
+            yield layout.unit_of_shard(path, name), path
+
+
+def outcomes_files(layout: Layout, name: str) -> Iterator[tuple[Unit, Path]]:
+    """Every outcomes file of a catalog, sorted by path."""
+    for path in _files(layout, name):
+        if path.name.endswith(_OUTCOMES):
+            yield layout.unit_of_shard(path.with_name(path.name.removesuffix(_OUTCOMES) + ".parquet"), name), path
+
+
+def take(layout: Layout, name: str, known: Inventory | None = None) -> Inventory:
+    """List a catalog; footers are read only of files that an earlier inventory does not know.
+
+    Raises
+    ------
+    BadData
+        If a footer does not read.
+    """
+    earlier = {(entry.path, entry.size, entry.mtime_ns): entry for entry in (known.shards + known.outcomes if known else ())}
+    shards: list[Entry] = []
+    outcomes: list[Entry] = []
+    for path in _files(layout, name):
+        stat = path.stat()
+        relative = path.relative_to(layout.catalog(name)).as_posix()
+        entry = earlier.get((relative, stat.st_size, stat.st_mtime_ns)) or _read(path, relative, stat.st_size, stat.st_mtime_ns)
+        (outcomes if relative.endswith(_OUTCOMES) else shards).append(entry)
+    return Inventory(tuple(shards), tuple(outcomes))
+
+
+def _read(path: Path, relative: str, size: int, mtime_ns: int) -> Entry:
+    if relative.endswith(_OUTCOMES):
+        told = read_outcomes_meta(path)
+        counts = json.dumps({"status": told.status, "counts": dict(told.counts)}, sort_keys=True)
+        return Entry(relative, size, mtime_ns, rows=told.counts["sources"], counts=counts)
+    meta = read_shard_meta(path)
+    return Entry(relative, size, mtime_ns, meta.content_hash, meta.schema_hash, meta.rows, tuple(sorted(meta.pixels.items())))
+
+
+def save(inventory: Inventory, path: Path) -> None:
+    """Write an inventory as Parquet, beside the version that was made from it."""
+    entries: list[dict[str, Any]] = [
+        {key: getattr(entry, key) for key in _PLAIN} | {"pixels": list(entry.pixels)} for entry in inventory.shards + inventory.outcomes
+    ]
+    pq.write_table(pa.Table.from_pylist(entries, schema=_SCHEMA), path, **PARQUET)
+
+
+def load(path: Path) -> Inventory:
+    """Read what `save` wrote."""
+    entries = [Entry(**{key: row[key] for key in _PLAIN}, pixels=tuple(row["pixels"])) for row in pq.read_table(path).to_pylist()]
+    outcomes = tuple(entry for entry in entries if entry.path.endswith(_OUTCOMES))
+    return Inventory(tuple(entry for entry in entries if not entry.path.endswith(_OUTCOMES)), outcomes)

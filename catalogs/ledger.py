@@ -1,0 +1,304 @@
+"""The ledger: one row per brick and stage, written by the coordinator only, so that a run knows quickly what is done.
+
+Correctness does not depend on it: `rebuild` makes it again from shards and outcomes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
+
+from catalogs.inventory import outcomes_files, shard_files
+from catalogs.lease import Lease, lease_table
+from catalogs.outcomes import read_outcomes_meta
+from catalogs.shard import read_shard_meta
+from galpipe.commit import fault_point
+from galpipe.errors import ConfigurationError, ResourceFailure
+from galpipe.fingerprint import sha256_file
+from galpipe.layout import Layout
+from galpipe.unit import Receipt, Unit
+
+SHARED_STAGES = ("fetch", "cut")
+"""Stages whose product belongs to no catalog: their rows have an empty name."""
+
+_METADATA = sa.MetaData()
+
+UNITS = sa.Table(
+    "units",
+    _METADATA,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("release", sa.String, primary_key=True),
+    sa.Column("region", sa.String, primary_key=True),
+    sa.Column("brick", sa.String, primary_key=True),
+    sa.Column("stage", sa.String, primary_key=True),
+    sa.Column("status", sa.String, nullable=False),
+    sa.Column("fingerprint", sa.String, nullable=False),
+    sa.Column("rows", sa.BigInteger, nullable=False),
+    sa.Column("content_hash", sa.String, nullable=False),
+    sa.Column("path", sa.String, nullable=False),
+    sa.Column("file", sa.String, nullable=False),
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("counts", sa.String, nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("run_id", sa.String, nullable=False),
+    sa.Column("updated_at", sa.Float, nullable=False),
+    # covers the summary, so that it reads the index and not the rows
+    sa.Index("units_summary", "name", "stage", "release", "region", "status", "rows"),
+)
+
+RUNS = sa.Table(
+    "runs",
+    _METADATA,
+    sa.Column("run_id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("started", sa.Float, nullable=False),
+    sa.Column("ended", sa.Float),
+    sa.Column("settings", sa.String, nullable=False),
+    sa.Column("status", sa.String, nullable=False),
+)
+
+_LEASES = lease_table(_METADATA)
+
+_KEY = ("name", "release", "region", "brick", "stage")
+_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Done:
+    """What the ledger knows of a unit at a stage."""
+
+    status: str
+    fingerprint: str
+    rows: int
+    content_hash: str
+
+
+def _url(where: str | Path) -> sa.URL:
+    text = str(where)
+    if "://" not in text:
+        path = Path(text).absolute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return sa.URL.create("sqlite", database=str(path))
+    url = sa.make_url(text)
+    # the driver this project has
+    return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
+
+
+def _tune_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "temp_store=MEMORY"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+class Ledger:
+    """The ledger of a root.
+
+    Parameters
+    ----------
+    where : str or Path
+        A file (SQLite) or a URL (``postgresql://user@host/database``).
+
+    Raises
+    ------
+    ConfigurationError
+        If the URL's driver is not installed or the database cannot be opened.
+    """
+
+    def __init__(self, where: str | Path) -> None:
+        try:
+            self._engine = sa.create_engine(_url(where), pool_pre_ping=True)
+            if self._engine.dialect.name == "sqlite":
+                sa.event.listen(self._engine, "connect", _tune_sqlite)
+            _METADATA.create_all(self._engine)
+        except (ImportError, NoSuchModuleError) as error:
+            raise ConfigurationError("a database driver (pip install galpipe[postgres])", str(error), file=str(where)) from error
+        except SQLAlchemyError as error:
+            raise ConfigurationError("a database for the ledger", str(error), file=str(where)) from error
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    def record(self, receipts: Iterable[Receipt], run_id: str, name: str) -> int:
+        """Write receipts, in one transaction; a later receipt of a unit and stage replaces the earlier.
+
+        Parameters
+        ----------
+        receipts : iterable of Receipt
+        run_id : str
+        name : str
+            Catalog; ignored for `SHARED_STAGES`.
+
+        Returns
+        -------
+        int
+            Receipts written.
+
+        Raises
+        ------
+        ResourceFailure
+            If the database refuses.
+        """
+        now = time.time()
+        # a batch must not hold a key twice: PostgreSQL refuses to update a row twice in one statement
+        rows = {tuple(row[key] for key in _KEY): row for row in (_row(receipt, run_id, name, now) for receipt in receipts)}
+        fault_point("ledger.before")
+        try:
+            with self._engine.begin() as connection:
+                self._upsert(connection, list(rows.values()))
+        except SQLAlchemyError as error:
+            raise ResourceFailure("a ledger that takes a row", str(error)) from error
+        fault_point("ledger.after")
+        return len(rows)
+
+    def _upsert(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
+        for start in range(0, len(rows), _BATCH):
+            statement = insert(UNITS)
+            fresh = {column.name: statement.excluded[column.name] for column in UNITS.columns if column.name not in _KEY}
+            connection.execute(statement.on_conflict_do_update(index_elements=list(_KEY), set_=fresh), list(rows[start : start + _BATCH]))
+
+    def done(self, stage: str, name: str = "", release: str = "") -> dict[Unit, Done]:
+        """What is known of every unit at a stage.
+
+        Parameters
+        ----------
+        stage, name : str
+        release : str
+            Only this release; empty for all.
+        """
+        table = UNITS.c
+        wanted = sa.select(table.release, table.region, table.brick, table.status, table.fingerprint, table.rows, table.content_hash).where(
+            table.stage == stage, table.name == _name(stage, name)
+        )
+        if release:
+            wanted = wanted.where(table.release == release)
+        with self._engine.connect() as connection:
+            return {Unit(*row[:3]): Done(*row[3:]) for row in connection.execute(wanted)}
+
+    def summary(self, name: str) -> list[dict[str, Any]]:
+        """Bricks and rows by stage, release, region and status, of a catalog and of the shared stages."""
+        table = UNITS.c
+        by = (table.stage, table.release, table.region, table.status)
+        total = sa.func.sum(table.rows)
+        wanted = sa.select(*by, sa.func.count().label("bricks"), sa.cast(total, sa.BigInteger).label("rows"))
+        wanted = wanted.where(table.name.in_(("", name))).group_by(*by).order_by(*by)
+        with self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(wanted).mappings()]
+
+    def failures(self, name: str, limit: int | None = None, run_id: str = "") -> list[Receipt]:
+        """Receipts whose status is neither ``done`` nor ``no_work``, sorted by unit."""
+        wanted = UNITS.c.status.not_in(("done", "no_work")) & UNITS.c.name.in_(("", name))
+        if run_id:
+            wanted &= UNITS.c.run_id == run_id
+        order = (UNITS.c.release, UNITS.c.region, UNITS.c.brick, UNITS.c.stage)
+        with self._engine.connect() as connection:
+            return [_receipt(row) for row in connection.execute(sa.select(UNITS).where(wanted).order_by(*order).limit(limit)).mappings()]
+
+    def receipts(self, stage: str, name: str = "") -> Iterator[Receipt]:
+        """Every receipt of a stage, sorted by unit."""
+        order = (UNITS.c.release, UNITS.c.region, UNITS.c.brick)
+        wanted = sa.select(UNITS).where(UNITS.c.stage == stage, UNITS.c.name == _name(stage, name)).order_by(*order)
+        with self._engine.connect() as connection:
+            for row in connection.execution_options(yield_per=10_000).execute(wanted).mappings():
+                yield _receipt(row)
+
+    def table(self, name: str) -> pa.Table:
+        """All rows of a catalog and of the shared stages, for the SQL view ``ledger``."""
+        kinds = {"rows": pa.int64(), "seconds": pa.float64(), "updated_at": pa.float64()}
+        schema = pa.schema([(column.name, kinds.get(column.name, pa.string())) for column in UNITS.columns])
+        wanted = sa.select(UNITS).where(UNITS.c.name.in_(("", name))).order_by(*(UNITS.c[key] for key in _KEY))
+        with self._engine.connect() as connection:
+            rows = connection.execute(wanted).all()
+        columns = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
+        return pa.table([pa.array(values, item.type) for values, item in zip(columns, schema, strict=True)], schema=schema)
+
+    def start_run(self, run_id: str, name: str, settings: Mapping[str, Any]) -> None:
+        """Note that a run began."""
+        row = {"run_id": run_id, "name": name, "started": time.time(), "status": "running"}
+        with self._engine.begin() as connection:
+            connection.execute(sa.insert(RUNS).values(settings=json.dumps(settings, sort_keys=True), **row))
+
+    def end_run(self, run_id: str, status: str) -> None:
+        """Note how a run ended."""
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(RUNS).where(RUNS.c.run_id == run_id).values(ended=time.time(), status=status))
+
+    def runs(self, name: str) -> list[dict[str, Any]]:
+        """Runs of a catalog, newest first; a run without an end was killed or is at work."""
+        wanted = sa.select(RUNS).where(RUNS.c.name == name).order_by(RUNS.c.started.desc())
+        with self._engine.connect() as connection:
+            return [dict(row) | {"settings": json.loads(row["settings"])} for row in connection.execute(wanted).mappings()]
+
+    def lease(self, name: str, owner: str, seconds: float = 120.0) -> Lease:
+        """Take the right to work on a catalog: `catalogs.lease.Lease.acquire`."""
+        return Lease.acquire(self._engine, _LEASES, name, owner, seconds)
+
+    def rebuild(self, layout: Layout, name: str, run_id: str = "rebuild") -> int:
+        """Make a catalog's rows again from its shards and outcomes.
+
+        Returns
+        -------
+        int
+            Rows written.
+
+        Raises
+        ------
+        BadData
+            If a file does not read; the ledger is unchanged then.
+        """
+        receipts = list(_found(layout, name))
+        now = time.time()
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(UNITS).where(UNITS.c.name == name, UNITS.c.stage == "catalog"))
+            self._upsert(connection, [_row(receipt, run_id, name, now) for receipt in receipts])
+        return len(receipts)
+
+
+def _found(layout: Layout, name: str) -> Iterator[Receipt]:
+    """What shards and outcomes prove: a brick whose two files disagree was cut off between them, and counts as not done."""
+    shards = dict(shard_files(layout, name))
+    for unit, outcomes_path in outcomes_files(layout, name):
+        told = read_outcomes_meta(outcomes_path)
+        counts, path = dict(told.counts), shards.get(unit)
+        predicted = counts.get("predicted", 0)
+        if told.status != "done" or (path is None and predicted == 0):
+            yield Receipt(unit, "catalog", told.status, "", 0, "", told.fingerprint, told.file, told.reason, counts)
+        elif path is not None:
+            shard = read_shard_meta(path)
+            if (shard.rows, shard.fingerprint) == (predicted, told.fingerprint):
+                relative = layout.relative(path)
+                yield Receipt(unit, "catalog", "done", relative, shard.rows, sha256_file(path), shard.fingerprint, counts=counts)
+
+
+def _name(stage: str, name: str) -> str:
+    return "" if stage in SHARED_STAGES else name
+
+
+def _row(receipt: Receipt, run_id: str, name: str, now: float) -> dict[str, Any]:
+    row = receipt.as_dict()
+    unit = row.pop("unit")
+    row["counts"] = json.dumps(row["counts"], sort_keys=True)
+    return row | unit | {"name": _name(receipt.stage, name), "run_id": run_id, "updated_at": now}
+
+
+def _receipt(row: Mapping[Any, Any]) -> Receipt:
+    keys = ("stage", "status", "path", "rows", "content_hash", "fingerprint", "file", "reason", "seconds")
+    unit = Unit(row["release"], row["region"], row["brick"])
+    return Receipt(unit, **{key: row[key] for key in keys}, counts=json.loads(row["counts"]))
