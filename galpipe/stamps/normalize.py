@@ -99,7 +99,8 @@ def encode(flux: NDArray[np.floating], band: Codec) -> NDArray[np.int16]:
     ndarray of int16, shape of ``flux``
     """
     # float32 keeps 24 bits, the codes need 16: no float64 copy of a whole band of stamps
-    y = np.arcsinh(np.nan_to_num(flux, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32) / np.float32(band.softening))
+    inside = np.clip(np.nan_to_num(flux, nan=0.0, posinf=0.0, neginf=0.0), band.floor, band.ceiling).astype(np.float32)
+    y = np.arcsinh(inside / np.float32(band.softening))
     y -= np.float32(band.offset)
     y /= np.float32(band.scale)
     half = STEPS // 2
