@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from galpipe.config import CutSettings, SelectionSettings
 from galpipe.errors import BadData
+from galpipe.stamps.cut import cut_brick
 from galpipe.stamps.external import ExternalSettings, read_stamps
-from galpipe.stamps.stampset import StampSet
+from galpipe.stamps.resample import estimate_sigma
+from galpipe.stamps.stampset import FILLED, StampSet
+from galpipe.survey.bricks import brick_by_name
+from galpipe.survey.files import BrickFiles, FileRecord
+from galpipe.unit import Unit
+from tests.stamps.conftest import Row, write_tractor
 
 
 def read(folder: Path) -> tuple[list[StampSet], list[BadData]]:
@@ -49,8 +56,6 @@ def test_psf_is_refused_and_the_image_list_keeps_its_noise(shared_data: Path) ->
 
 def test_estimated_noise_agrees_with_the_survey(shared_data: Path) -> None:
     """The estimate, from an image whose true invvar is known: within 25 % in sigma in every band."""
-    from galpipe.stamps.resample import estimate_sigma
-
     with fits.open(shared_data / "deblend" / "cutout_59.1067_-30.4848.fits") as hdus:
         for band in range(3):
             image, invvar = hdus[1 + 2 * band].data.astype(np.float32), hdus[2 + 2 * band].data
@@ -85,3 +90,26 @@ def test_zoomed_cutouts_have_the_noise_of_survey_pixels(shared_data: Path) -> No
         assert isinstance(found, StampSet)
         valid = found.valid()[0, 0]
         assert 0.001 < 1 / np.sqrt(np.median(found.invvar()[0, 0][valid])) < 0.006
+
+
+def test_a_real_brick_is_cut(shared_data: Path, tmp_path: Path) -> None:
+    """DR6 at the footprint's edge: no r, no maskbits, z with 55 valid pixels, g over 12 %."""
+    brick, places = "0959p805", ((485.8, 855.7), (53.2, 1043.2), (534.9, 776.7), (3000.0, 3000.0))
+    folder = shared_data / "release_dr6" / "coadd" / brick[:3] / brick
+    write_tractor(tmp_path / "t.fits", [Row(x, y) for x, y in places], brick)
+    (tmp_path / "ids").write_text("".join(f"9010 {brick_by_name(brick).brickid} {objid}\n" for objid in range(4)))
+    records = [FileRecord(str(tmp_path / "t.fits"), "", "tractor", "", "unverified")]
+    for path in sorted(folder.glob("*.fz")):
+        product, band = path.name.removesuffix(".fits.fz").split("-")[2:]
+        records.append(FileRecord(str(path), "", product, band, "unverified"))
+    files = BrickFiles(Unit("dr6", "all", brick), tmp_path, tuple(records))
+    result = cut_brick(files, CutSettings(), SelectionSettings(name=f"ids:{tmp_path / 'ids'}"))
+    assert result.outcomes["reason"].to_pylist() == ["", "", "", "no_coverage"]
+    stamps = result.stamps
+    for row in range(3):
+        flux = stamps.observed_flux(row)[0]
+        y, x = np.unravel_index(np.argmax(np.where(stamps.valid()[row, 0], flux, 0)[70:83, 70:83]), (13, 13))
+        assert abs(y - 6) <= 1 and abs(x - 6) <= 1
+        assert stamps.sources["nexp_g"][row].as_py() >= 1
+    assert (stamps.mask[1] & FILLED).any()
+    assert not stamps.valid()[:, 1].any()

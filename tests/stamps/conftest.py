@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,30 +63,30 @@ def write_image(path: Path, plane: NDArray[Any]) -> None:
     fits.HDUList([fits.PrimaryHDU(), image]).writeto(path, overwrite=True)
 
 
-def write_tractor(path: Path) -> None:
+def write_tractor(path: Path, rows: Sequence[Row] = ROWS, name: str = UNIT.brick) -> None:
     """A table with the needed columns only."""
-    wcs = brick_wcs(brick_by_name(UNIT.brick))
-    ra, dec = wcs.all_pix2world([row.bx for row in ROWS], [row.by for row in ROWS], 0)
-    ra = np.where([row.bad_position for row in ROWS], np.nan, ra)
-    count = len(ROWS)
+    brick = brick_by_name(name)
+    ra, dec = brick_wcs(brick).all_pix2world([row.bx for row in rows], [row.by for row in rows], 0)
+    ra = np.where([row.bad_position for row in rows], np.nan, ra)
+    count = len(rows)
     columns: dict[str, tuple[str, Any]] = {
         "release": ("I", np.full(count, 9010)),
-        "brickid": ("J", np.full(count, brick_by_name(UNIT.brick).brickid)),
-        "brickname": ("8A", np.full(count, UNIT.brick)),
+        "brickid": ("J", np.full(count, brick.brickid)),
+        "brickname": ("8A", np.full(count, brick.name)),
         "objid": ("J", np.arange(count)),
-        "brick_primary": ("L", np.array([row.primary for row in ROWS])),
+        "brick_primary": ("L", np.array([row.primary for row in rows])),
         "maskbits": ("I", np.zeros(count)),
-        "type": ("3A", np.array([row.type for row in ROWS])),
+        "type": ("3A", np.array([row.type for row in rows])),
         "ra": ("D", ra),
         "dec": ("D", dec),
-        "bx": ("E", np.array([row.bx for row in ROWS])),
-        "by": ("E", np.array([row.by for row in ROWS])),
+        "bx": ("E", np.array([row.bx for row in rows])),
+        "by": ("E", np.array([row.by for row in rows])),
         "ebv": ("E", np.full(count, 0.05)),
         **{name: ("E", np.zeros(count)) for name in ("shape_r", "shape_e1", "shape_e2", "sersic")},
     }
     for band in "grz":
         columns |= {
-            f"flux_{band}": ("E", np.array([row.flux for row in ROWS])),
+            f"flux_{band}": ("E", np.array([row.flux for row in rows])),
             f"flux_ivar_{band}": ("E", np.full(count, 100.0)),
             f"mw_transmission_{band}": ("E", np.full(count, TRANSMISSION[band])),
             f"nobs_{band}": ("I", np.full(count, 3)),

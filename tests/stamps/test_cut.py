@@ -11,6 +11,7 @@ from galpipe.config import CutSettings, SelectionSettings
 from galpipe.errors import BadData, ConfigurationError, NoWork
 from galpipe.stamps.cut import CutResult, Windows, cut_brick
 from galpipe.stamps.stampset import FILLED
+from galpipe.survey.bricks import brick_by_name
 from galpipe.survey.files import BrickFiles, FileRecord
 from tests.stamps.conftest import INVVAR, NOT_A_NUMBER, ROWS, SATURATED, TRANSMISSION, UNIT, UNSEEN
 
@@ -121,8 +122,6 @@ def test_no_images_at_all_is_no_coverage(brick_files: BrickFiles) -> None:
 
 
 def _ids(files: BrickFiles) -> str:
-    from galpipe.survey.bricks import brick_by_name
-
     path = files.folder / "wanted.txt"
     path.write_text(f"9010 {brick_by_name(UNIT.brick).brickid} 1\n")
     return f"ids:{path}"
@@ -141,6 +140,7 @@ def test_no_tractor_table_is_no_work(brick_files: BrickFiles) -> None:
         cut_brick(without(brick_files, "tractor"), CutSettings(), SelectionSettings())
 
 
+@pytest.mark.filterwarnings("ignore:File may have been truncated")
 def test_a_corrupt_image_names_brick_and_file(brick_files: BrickFiles) -> None:
     broken = brick_files.folder / "broken.fits.fz"
     broken.write_bytes((brick_files.folder / f"legacysurvey-{UNIT.brick}-image-g.fits.fz").read_bytes()[:9000])
