@@ -31,6 +31,8 @@ class FetchSettings:
 
     products: tuple[str, ...] = ("image", "invvar", "nexp")
     """Per-band coadds to fetch; maskbits and the Tractor table come always."""
+    bands: tuple[str, ...] = ()
+    """Bands to fetch; empty means every band that the region has."""
     connections: int = 4
     """Requests open at a time, over the whole run."""
     retries: int = 5

@@ -46,10 +46,11 @@ class Brick:
 @cache
 def _rows() -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
     """Center declination, brick count and first brickid of each row."""
-    dec = -90.0 + 0.25 * np.arange(ROWS)
-    count = (2 * np.ceil(1440 * np.cos(np.radians(np.maximum(0, np.abs(dec) - 0.125))) / 2)).astype(np.int64)
+    dec = -90.0 + 0.25 * np.arange(ROWS, dtype=np.float64)
+    count: NDArray[np.int64] = (2 * np.ceil(1440 * np.cos(np.radians(np.maximum(0, np.abs(dec) - 0.125))) / 2)).astype(np.int64)
     count[0] = count[-1] = 1
-    return dec, count, 1 + np.concatenate([[0], np.cumsum(count)])
+    first: NDArray[np.int64] = 1 + np.concatenate([[0], np.cumsum(count)])
+    return dec, count, first
 
 
 def row_column(ra: ArrayLike, dec: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -123,6 +124,58 @@ def all_centers() -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.fl
     brickid = np.arange(1, BRICKS + 1)
     column = brickid - first[row]
     return brickid, (column + 0.5) * 360.0 / count[row], dec_of[row]
+
+
+@cache
+def _names() -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
+    """All brick names in sorted order, and the brickid of each."""
+    brickid, ra, dec = all_centers()
+    # rounded before they are cut short, as in `brick`
+    first = (np.rint(ra * 1e4) // 1000).astype(np.int64)
+    last = (np.rint(np.abs(dec) * 1e4) // 1000).astype(np.int64)
+    sign = np.where(dec >= 0, "p", "m")
+    names = np.array([f"{a:04d}{s}{d:03d}" for a, s, d in zip(first, sign, last, strict=True)], "S8")
+    order = np.argsort(names)
+    return names[order], brickid[order]
+
+
+def ids_at(ra: ArrayLike, dec: ArrayLike) -> NDArray[np.int64]:
+    """The brickid that owns each position (deg)."""
+    row, column = row_column(ra, dec)
+    return _rows()[2][row] + column
+
+
+def brickids_of(names: ArrayLike) -> NDArray[np.int64]:
+    """The brickid of each name, 0 where the grid has no such brick.
+
+    Parameters
+    ----------
+    names : array_like
+        Brick names, shape (n,).
+    """
+    known, ids = _names()
+    wanted = np.asarray(names).astype("S8")
+    place = np.minimum(np.searchsorted(known, wanted), BRICKS - 1)
+    return np.where(known[place] == wanted, ids[place], 0)
+
+
+def names_of(brickids: ArrayLike) -> NDArray[np.str_]:
+    """Name of each brickid, shape (n,); the inverse of `brickids_of`."""
+    known, ids = _names()
+    by_id = np.empty(BRICKS + 1, "S8")
+    by_id[ids] = known
+    return by_id[np.asarray(brickids, np.int64)].astype(str)
+
+
+def geometry_of(brickids: ArrayLike) -> dict[str, NDArray[np.float64]]:
+    """Centers and edges (deg) of many bricks: ``ra, dec, ra1, ra2, dec1, dec2``, shape (n,) each."""
+    dec_of, count, first = _rows()
+    ids = np.asarray(brickids, np.int64)
+    row = np.searchsorted(first, ids, side="right") - 1
+    column, width, dec = ids - first[row], 360.0 / count[row], dec_of[row]
+    edges = {"ra1": column * width, "ra2": (column + 1) * width}
+    edges |= {"dec1": np.maximum(-90.0, dec - 0.125), "dec2": np.minimum(90.0, dec + 0.125)}
+    return {"ra": (column + 0.5) * width, "dec": dec, **edges}
 
 
 def brick_wcs(center: Brick, pixscale: float = SURVEY_PIXSCALE) -> WCS:

@@ -1,0 +1,45 @@
+"""The survey's lists of published sha256 sums: their names and their lines."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+from galpipe.unit import NO_REGION, Unit
+
+_LINE = re.compile(r"([0-9a-fA-F]{64})[ \t]+\*?(.*\S)")
+LIST_ENDING = ".sha256sum"
+
+
+def parse_checksums(text: str) -> dict[str, str]:
+    """sha256 (lower case) by bare file name.
+
+    The two separators in use (two blanks, or a blank and ``*``) and paths before the name are accepted; what is not such a
+    line (an error page) is passed over.
+    """
+    found = {}
+    for line in text.splitlines():
+        match = _LINE.fullmatch(line.strip())
+        if match:
+            found[PurePosixPath(match.group(2)).name] = match.group(1).lower()
+    return found
+
+
+def checksum_folders(unit: Unit, prefix: str) -> tuple[str, str]:
+    """The two folders whose lists concern a brick: its coadds, and all Tractor tables of its ``AAA``."""
+    group = unit.brick[:3]
+    return f"{prefix}coadd/{group}/{unit.brick}/", f"{prefix}tractor/{group}/"
+
+
+def published_name(label: str, region: str, folder: str, prefix: str) -> str:
+    """Name under which the survey publishes the list of a folder.
+
+    Parameters
+    ----------
+    label : str
+        The release as its own files call it, such as ``dr9``.
+    region, folder, prefix : str
+        ``south``, ``south/coadd/000/0001m002/``, ``south/``.
+    """
+    parts = ["legacysurvey", label, *([region] if region != NO_REGION else []), *folder.removeprefix(prefix).strip("/").split("/")]
+    return "_".join(parts) + LIST_ENDING

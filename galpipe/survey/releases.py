@@ -1,0 +1,257 @@
+"""A release of the survey: its regions, bricks, bands and files, found by looking at the tree."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pyarrow as pa
+
+from galpipe.config import FetchSettings
+from galpipe.errors import ConfigurationError
+from galpipe.survey.checksums import LIST_ENDING, checksum_folders, parse_checksums, published_name
+from galpipe.survey.files import sort_bands
+from galpipe.survey.sources import FolderSource, HttpSource, Source
+from galpipe.survey.tables import brick_table, read_brick_table
+from galpipe.unit import NO_REGION, Unit
+
+KNOWN_ROOT = "https://portal.nersc.gov/cfs/cosmo/data/legacysurvey/{name}/"
+KNOWN_NAMES = ("dr8", "dr9", "dr10", "dr11")
+LIKELY_REGIONS = ("north", "south")
+"""Region names to try on a server that shows no listings; with a listing any folder with coadds is a region."""
+
+_SUMMARY = re.compile(r"survey-bricks-(?P<label>[^-/]+)(-(?P<region>[^-/]+))?\.fits(\.gz)?")
+_BRICK_FOLDER = re.compile(r"(\d{4}[pm]\d{3})/")
+_KEPT_LISTS = 64
+_FALLBACK_BANDS = ("g", "r", "i", "z")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file to ask the release for.
+
+    Parameters
+    ----------
+    path : str
+        In the release tree.
+    name : str
+        In the brick's folder.
+    product, band : str
+        ``image`` and ``g``; the band is empty for a file of all bands.
+    """
+
+    path: str
+    name: str
+    product: str
+    band: str = ""
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release under a name.
+
+    Parameters
+    ----------
+    name : str
+        What the release is called in paths and ledgers here.
+    source : Source
+        Where its tree lies.
+
+    Notes
+    -----
+    What was discovered is kept in memory for as long as the object lives.
+    """
+
+    name: str
+    source: Source
+    _found: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def regions(self) -> tuple[str, ...]:
+        """Names of the regions; ``("all",)`` for a tree without a region level.
+
+        Raises
+        ------
+        ConfigurationError
+            If the tree has neither coadds nor a brick table.
+        RemoteFailure
+            If the server does not answer.
+        """
+        if "regions" not in self._found:
+            self._found["regions"] = self._discover_regions()
+        found: tuple[str, ...] = self._found["regions"]
+        return found
+
+    def _discover_regions(self) -> tuple[str, ...]:
+        names = self.source.list_names("")
+        if names is not None and names:
+            if "coadd/" in names:
+                return (NO_REGION,)
+            folders = [name.rstrip("/") for name in names if name.endswith("/")]
+            found = [name for name in folders if "coadd/" in (self.source.list_names(name) or [])]
+        else:
+            found = [name for name in LIKELY_REGIONS if self.source.size(self._likely_summary(name)) is not None]
+            if not found and self.source.size(self._likely_summary(NO_REGION)) is not None:
+                found = [NO_REGION]
+        if not found:
+            raise ConfigurationError("a release tree, with coadd/ or <region>/coadd/ in it", "none", file=self.source.base)
+        return tuple(found)
+
+    def prefix(self, region: str) -> str:
+        """Folder of a region within the tree, ending in ``/``; empty for a tree without regions."""
+        return "" if region == NO_REGION else f"{region}/"
+
+    def _likely_summary(self, region: str) -> str:
+        end = "" if region == NO_REGION else f"-{region}"
+        return f"{self.prefix(region)}survey-bricks-{self.name}{end}.fits.gz"
+
+    def summary_path(self, region: str) -> str | None:
+        """Path of a region's brick table; None if the tree shows none."""
+        key = f"summary/{region}"
+        if key not in self._found:
+            self._found[key] = self._find_summary(region)
+        path: str | None = self._found[key]
+        return path
+
+    def _find_summary(self, region: str) -> str | None:
+        names = self.source.list_names(self.prefix(region))
+        if names is None:
+            likely = self._likely_summary(region)
+            return likely if self.source.size(likely) is not None else None
+        found = [(match, name) for name in names if (match := _SUMMARY.fullmatch(name))]
+        found.sort(key=lambda item: ((item[0].group("region") or NO_REGION) != region, item[1]))
+        return self.prefix(region) + found[0][1] if found else None
+
+    def brick_table(self, region: str) -> pa.Table:
+        """Which bricks a region has, as `galpipe.survey.tables.read_brick_table`.
+
+        A tree without a brick table is listed instead.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is neither a table nor a listing.
+        BadData
+            If the table does not read.
+        """
+        key = f"bricks/{region}"
+        if key not in self._found:
+            path = self.summary_path(region)
+            content = self.source.read_small(path) if path else None
+            self._found[key] = read_brick_table(content, str(path)) if content is not None else self._listed_bricks(region)
+        return self._found[key]
+
+    def _listed_bricks(self, region: str) -> pa.Table:
+        top = self.prefix(region) + "coadd"
+        groups = self.source.list_names(top)
+        if groups is None:
+            raise ConfigurationError("a survey-bricks table or a folder listing", "neither", file=f"{self.source.base} {top}")
+        names = []
+        for group in groups:
+            entries = self.source.list_names(f"{top}/{group.rstrip('/')}") if group.endswith("/") else None
+            names += [match.group(1) for entry in entries or [] if (match := _BRICK_FOLDER.fullmatch(entry))]
+        return brick_table(np.array(names, dtype="U8"), {}, top)
+
+    def label(self, region: str) -> str:
+        """What the release's own files call it (``dr9``), whatever it was named here."""
+        match = _SUMMARY.fullmatch((self.summary_path(region) or "").rpartition("/")[2])
+        return match.group("label") if match else self.name
+
+    def bands(self, region: str) -> tuple[str, ...]:
+        """Bands that a region's brick table counts exposures for; the usual four where it counts none."""
+        found = {name.removeprefix("nexp_") for name in self.brick_table(region).column_names if name.startswith("nexp_")}
+        return sort_bands(found) if found else _FALLBACK_BANDS
+
+    def wanted_files(self, unit: Unit, fetch: FetchSettings, bands: tuple[str, ...] = ()) -> list[RemoteFile]:
+        """The files to ask for: coadds of each product and band, the mask image and the Tractor table.
+
+        Parameters
+        ----------
+        unit : Unit
+        fetch : FetchSettings
+        bands : tuple of str
+            Empty means every band of the region.
+        """
+        prefix, brick, group = self.prefix(unit.region), unit.brick, unit.brick[:3]
+        coadd = f"{prefix}coadd/{group}/{brick}/"
+        found = []
+        for band in bands or self.bands(unit.region):
+            for product in fetch.products:
+                name = f"legacysurvey-{brick}-{product}-{band}.fits.fz"
+                found.append(RemoteFile(coadd + name, name, product, band))
+        mask, table = f"legacysurvey-{brick}-maskbits.fits.fz", f"tractor-{brick}.fits"
+        found.append(RemoteFile(coadd + mask, mask, "maskbits"))
+        found.append(RemoteFile(f"{prefix}tractor/{group}/{table}", table, "tractor"))
+        return found
+
+    def checksum_lists(self, unit: Unit) -> list[str]:
+        """Paths of the published lists that concern a brick: of its coadds, and of the Tractor tables beside its own.
+
+        The survey's own name, or where a listing shows other ``.sha256sum`` files, those.
+        """
+        prefix = self.prefix(unit.region)
+        label, found = self.label(unit.region), []
+        for folder in checksum_folders(unit, prefix):
+            likely = folder + published_name(label, unit.region, folder, prefix)
+            if self.checksums(likely):
+                found.append(likely)
+            else:
+                shown = self.source.list_names(folder) or []
+                found += [folder + name for name in shown if name.endswith(LIST_ENDING) and folder + name != likely]
+        return found
+
+    def checksums(self, path: str) -> dict[str, str]:
+        """The sha256 by file name of a published list; empty where there is none.
+
+        The last few lists are kept: all Tractor tables of 0.1 deg in RA share one.
+        """
+        kept: dict[str, dict[str, str]] = self._found.setdefault("checksums", {})
+        if path not in kept:
+            content = self.source.read_small(path)
+            for oldest in list(kept)[: len(kept) - _KEPT_LISTS + 1]:
+                kept.pop(oldest, None)
+            kept[path] = parse_checksums(content.decode("utf-8", "replace")) if content else {}
+        return kept.get(path, {})
+
+
+def open_release(spec: str, name: str = "", settings: FetchSettings | None = None) -> Release:
+    """Find a release by name, folder or address.
+
+    Parameters
+    ----------
+    spec : str
+        ``dr8`` to ``dr11``, a folder with a release tree, or its ``http(s)://`` address.
+    name : str
+        What to call it; default is the known name, or the last part of the path or address.
+    settings : FetchSettings, optional
+        For what is read over HTTP while planning.
+
+    Raises
+    ------
+    ConfigurationError
+        If the release is unknown or its name cannot be a folder name.
+    """
+    if spec == "ls-dr10":
+        raise ConfigurationError(f"one of {', '.join(KNOWN_NAMES)}, a folder or an address", "'ls-dr10', a union that is not supported yet")
+    source: Source
+    if spec in KNOWN_NAMES:
+        source, found = HttpSource(KNOWN_ROOT.format(name=spec), settings or FetchSettings()), spec
+    elif spec.startswith(("http://", "https://")):
+        source, found = HttpSource(spec.rstrip("/") + "/", settings or FetchSettings()), _name_of(spec)
+    elif Path(spec).is_dir():
+        folder = Path(spec).resolve()
+        source, found = FolderSource(str(folder)), folder.name
+    else:
+        raise ConfigurationError(f"a release: {', '.join(KNOWN_NAMES)}, an existing folder or an http(s) address", repr(spec))
+    chosen = name or found
+    Unit(chosen, NO_REGION, "0")
+    return Release(chosen, source)
+
+
+def _name_of(address: str) -> str:
+    parts = urlsplit(address)
+    last = unquote(parts.path).rstrip("/").rpartition("/")[2]
+    return last or re.sub(r"[^A-Za-z0-9.]+", "-", parts.netloc)
