@@ -11,9 +11,10 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
+from galpipe.mock.frame import Frame
 from galpipe.mock.pixels import BandPixels
 from galpipe.mock.spec import MockSpec
-from galpipe.mock.tractor import EXTINCTION, Fit, Frame
+from galpipe.mock.tractor import EXTINCTION, Fit
 from galpipe.survey.bricks import ROWS, Brick, all_centers, brick_by_id, row_column
 
 TYPES = {"npsf": "PSF", "nsimp": "SIMP", "nrex": "REX", "nexp": "EXP", "ndev": "DEV", "ncomp": "COMP", "nser": "SER", "ndup": "DUP"}
@@ -139,7 +140,7 @@ def _geometry(areas: list[Brick]) -> list[fits.Column]:
     sky = [(a.ra2 - a.ra1) * np.degrees(np.sin(np.radians(a.dec2)) - np.sin(np.radians(a.dec1))) for a in areas]
     columns.append(fits.Column("area", "D", array=sky))
     yes = np.ones(len(areas), bool)
-    return columns + [fits.Column("survey_primary", "L", array=yes), fits.Column("in_desi", "L", array=yes)]
+    return [*columns, fits.Column("survey_primary", "L", array=yes), fits.Column("in_desi", "L", array=yes)]
 
 
 def write_gzip_table(path: Path, table: fits.BinTableHDU) -> None:

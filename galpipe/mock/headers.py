@@ -111,16 +111,16 @@ def image_header(spec: MockSpec, area: Brick, product: str, band: str) -> fits.H
         header["FILTERX"] = (band, "Filter short name")
         header["MJD_MIN"], header["MJD_MAX"] = (57400.0, "[TAI]"), (58500.0, "[TAI]")
         header["MJD_MEAN"] = (57950.0, "[TAI]")
-        header["DATEOBS1"] = ("2016-01-13T00:00:00.000", "[UTC] DATE-OBS for the first image in the stack")
-        header["DATEOBS2"] = ("2019-01-17T00:00:00.000", "[UTC] DATE-OBS for the last image in the stack")
+        header["DATEOBS1"] = ("2016-01-13T00:00:00.000", "[UTC] first image in the stack")
+        header["DATEOBS2"] = ("2019-01-17T00:00:00.000", "[UTC] last image in the stack")
         header["DATEOBS"] = ("2017-07-16T00:00:00.000", "[UTC] Mean observation date")
-        header[f"COSKY_{band.upper()}"] = (0.0, "Sky level estimated (+subtracted) from coadd")
+        header[f"COSKY_{band.upper()}"] = (0.0, "Sky level subtracted from coadd")
     header["IMTYPE"] = (product, "LegacySurveys image type")
     header["PRODTYPE"] = (PRODTYPE[product], "NOAO image type")
     if product == "image":
         header["MAGZERO"] = (22.5, "Magnitude zeropoint")
     if product in BUNIT:
-        header["BUNIT"] = (BUNIT[product], "AB mag = 22.5 - 2.5*log10(nanomaggy)")
+        header["BUNIT"] = (BUNIT[product], "AB mag = 22.5 - 2.5*log10(nmgy)")
     return header
 
 
@@ -131,11 +131,11 @@ def add_bits(header: fits.Header, like: str, table: bool) -> None:
             continue
         if like == "dr9":
             header[f"MB_{short}"[:8]] = (1 << bit, f"Mask value: {comment}")
-        header[f"MBIT_{bit}"] = (name, f"maskbits bit {bit} (0x{1 << bit:x}): {comment}")
+        header[f"MBIT_{bit}"] = (name, f"maskbits bit {bit}: {comment}")
     for bit, name in enumerate(WISE_BITS):
-        header[f"WBIT_{bit}"] = (name, f"wisemask bit {bit} (0x{1 << bit:x})")
+        header[f"WBIT_{bit}"] = (name, f"wisemask bit {bit}")
     if table:
         for bit, name in enumerate(FIT_BITS):
-            header[f"FBIT_{bit}"] = (name, f"fitbits bit {bit} (0x{1 << bit:x})")
+            header[f"FBIT_{bit}"] = (name, f"fitbits bit {bit}")
         for bit, name in ANY_BITS.items():
-            header[f"ABIT_{bit}"] = (name, f"any/allmask bit {bit} (0x{1 << bit:x})")
+            header[f"ABIT_{bit}"] = (name, f"any/allmask bit {bit}")

@@ -15,14 +15,17 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
+from galpipe.commit import replace_folder
 from galpipe.errors import ConfigurationError
 from galpipe.mock.bricktables import Totals, root_table, summary_table, totals_of, write_gzip_table
+from galpipe.mock.fpack import compressed_image, save_images
+from galpipe.mock.frame import Frame
 from galpipe.mock.headers import add_bits, base_header, image_header
 from galpipe.mock.pixels import BandPixels, conditions, expose, mask_image
 from galpipe.mock.render import draw_frame
 from galpipe.mock.sky import Catalog, brick_sky
 from galpipe.mock.spec import MockSpec, MockSummary, truth_folder
-from galpipe.mock.tractor import Fit, Frame, fit
+from galpipe.mock.tractor import Fit, fit
 from galpipe.mock.tractor_columns import tractor_columns
 from galpipe.mock.truth import write_truth
 from galpipe.survey.bricks import BRICK_PIXELS, Brick, brick, brick_wcs, row_column
@@ -32,18 +35,9 @@ Progress = Callable[[str, int, int], None]
 MARGIN = 160
 """Pixels around a frame from which sources are taken, because their light reaches in."""
 
-COMPRESSION: dict[str, dict[str, object]] = {
-    "image": {"compression_type": "RICE_1", "quantize_level": -1e-4, "quantize_method": 2, "dither_seed": 1},
-    "invvar": {"compression_type": "RICE_1", "quantize_level": 16.0, "quantize_method": -1},
-    "psfsize": {"compression_type": "GZIP_1", "quantize_level": 0.0},
-    "nexp": {"compression_type": "HCOMPRESS_1"},
-    "maskbits": {"compression_type": "HCOMPRESS_1"},
-}
-"""The survey's fpack settings per product (reference section 2.2)."""
-
 
 @dataclass(frozen=True)
-class _Job:
+class BrickJob:
     """One brick to write; travels to a worker process."""
 
     spec: MockSpec
@@ -81,15 +75,15 @@ def make_release(out: Path, spec: MockSpec, progress: Progress | None = None) ->
     for folder in (out, truth):
         if folder.exists() and any(folder.iterdir()):
             raise ConfigurationError("an empty or new folder for the mock release", "a folder with files in it", file=str(folder))
-    tree = out / spec.region
     bricks = spec.brick_list()
     done: dict[int, _Done] = {}
-    for number, result in _run([_Job(spec, k, tree, truth) for k in range(len(bricks))]):
-        done[number] = result
-        if progress is not None:
-            progress("bricks", len(done), len(bricks))
-    results = [done[k] for k in range(len(bricks))]
-    _write_tables(out, spec, [result.totals for result in results])
+    with replace_folder(truth) as new_truth, replace_folder(out) as new_tree:
+        for number, result in _run([BrickJob(spec, k, new_tree / spec.region, new_truth) for k in range(len(bricks))]):
+            done[number] = result
+            if progress is not None:
+                progress("bricks", len(done), len(bricks))
+        results = [done[k] for k in range(len(bricks))]
+        _write_tables(new_tree, spec, [result.totals for result in results])
     return MockSummary(
         out,
         truth,
@@ -102,7 +96,7 @@ def make_release(out: Path, spec: MockSpec, progress: Progress | None = None) ->
     )
 
 
-def _run(jobs: list[_Job]) -> Iterator[tuple[int, _Done]]:
+def _run(jobs: list[BrickJob]) -> Iterator[tuple[int, _Done]]:
     workers = min(jobs[0].spec.workers or os.cpu_count() or 1, len(jobs))
     if workers == 1:
         for job in jobs:
@@ -114,22 +108,24 @@ def _run(jobs: list[_Job]) -> Iterator[tuple[int, _Done]]:
             yield waiting[future], future.result()
 
 
-def write_brick(job: _Job) -> _Done:
+def write_brick(job: BrickJob) -> _Done:
     """Draw one brick and write its coadds, table and truth."""
-    spec = job.spec
-    frame = make_frame(spec, job.number)
-    fitted = fit(frame, _rng(spec, frame.area, 3))
-    folder = job.tree / "coadd" / frame.area.name[:3] / frame.area.name
+    return write_frame(job, make_frame(job.spec, job.number))
+
+
+def write_frame(job: BrickJob, frame: Frame) -> _Done:
+    """Write the coadds, table and truth of a drawn frame."""
+    spec, area = job.spec, frame.area
+    fitted = fit(frame, _rng(spec, area, 3))
+    folder = job.tree / "coadd" / area.name[:3] / area.name
     folder.mkdir(parents=True, exist_ok=True)
     for band, products in frame.pixels.items():
-        _write_band(folder, spec, frame.area, (band, products))
-    _write_maskbits(folder, spec, frame.area, frame.mask)
-    _write_checksums(folder, f"legacysurvey_{spec.like}_{spec.region}_coadd_{frame.area.name[:3]}_{frame.area.name}")
-    table = job.tree / "tractor" / frame.area.name[:3] / f"tractor-{frame.area.name}.fits"
-    _write_tractor(table, frame, fitted)
-    truth = write_truth(job.truth, frame, fitted, _rng(spec, frame.area, 4))
-    galaxies = sum(kind != "star" for kind in truth["kind"].to_pylist())
-    return _Done(totals_of(frame, fitted), galaxies)
+        _write_band(folder, spec, area, (band, products))
+    _write_maskbits(folder, spec, area, frame.mask)
+    _write_checksums(folder, f"legacysurvey_{spec.like}_{spec.region}_coadd_{area.name[:3]}_{area.name}")
+    _write_tractor(job.tree / "tractor" / area.name[:3] / f"tractor-{area.name}.fits", frame, fitted)
+    truth = write_truth(job.truth, frame, fitted, _rng(spec, area, 4))
+    return _Done(totals_of(frame, fitted), sum(kind != "star" for kind in truth["kind"].to_pylist()))
 
 
 def _rng(spec: MockSpec, area: Brick, purpose: int) -> np.random.Generator:
@@ -169,28 +165,17 @@ def _write_band(folder: Path, spec: MockSpec, area: Brick, band: tuple[str, Band
     for product in ("image", "invvar", "nexp", "psfsize"):
         header = image_header(spec, area, product, name)
         label = f"{product.upper()}_{name}" if spec.style.extension_names else ""
-        hdu = _compressed(getattr(products, product), header, product, label)
-        _save(folder / f"legacysurvey-{area.name}-{product}-{name}.fits.fz", [hdu])
-
-
-def _compressed(data: NDArray[np.generic], header: fits.Header, product: str, label: str) -> fits.CompImageHDU:
-    hdu = fits.CompImageHDU(data, header, tile_shape=(100, 100), **COMPRESSION[product])
-    if label:
-        hdu.header["EXTNAME"] = label
-    return hdu
-
-
-def _save(path: Path, hdus: list[fits.CompImageHDU]) -> None:
-    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(path, overwrite=True)
+        hdu = compressed_image(getattr(products, product), header, product, label)
+        save_images(folder / f"legacysurvey-{area.name}-{product}-{name}.fits.fz", [hdu])
 
 
 def _write_maskbits(folder: Path, spec: MockSpec, area: Brick, mask: NDArray[np.int32]) -> None:
     header = image_header(spec, area, "maskbits", "")
     add_bits(header, spec.like, table=False)
-    hdus = [_compressed(mask.astype(spec.style.mask_type), header, "maskbits", "MASKBITS")]
+    hdus = [compressed_image(mask.astype(spec.style.mask_type), header, "maskbits", "MASKBITS")]
     blank = np.zeros((BRICK_PIXELS, BRICK_PIXELS), np.uint8)
-    hdus += [_compressed(blank, fits.Header(), "maskbits", label) for label in ("WISEM1", "WISEM2")]
-    _save(folder / f"legacysurvey-{area.name}-maskbits.fits.fz", hdus)
+    hdus += [compressed_image(blank, fits.Header(), "maskbits", label) for label in ("WISEM1", "WISEM2")]
+    save_images(folder / f"legacysurvey-{area.name}-maskbits.fits.fz", hdus)
 
 
 def _write_tractor(path: Path, frame: Frame, fitted: Fit) -> None:
@@ -198,8 +183,8 @@ def _write_tractor(path: Path, frame: Frame, fitted: Fit) -> None:
     columns = []
     for column in tractor_columns(spec.style, spec.band_list):
         values = fitted.columns.get(column.name)
-        blank = fits.column._ColumnFormat(column.form)
-        array = values if values is not None else np.zeros((rows, blank.repeat) if blank.repeat > 1 else rows)
+        length = int(column.form[:-1] or 1) if not column.form.endswith("A") else 1
+        array = values if values is not None else np.zeros((rows, length) if length > 1 else rows)
         columns.append(fits.Column(column.name, column.form, unit=column.unit or None, array=array))
     table = fits.BinTableHDU.from_columns(columns)
     primary = fits.PrimaryHDU(header=base_header(spec, frame.area))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import galsim
 import numpy as np
@@ -44,8 +44,6 @@ class Drawn:
     """Noise-equivalent area of each PSF-convolved source per band, square pixels, shape (N, bands)."""
     central: Floats
     """Peak surface brightness per band, nanomaggies per pixel, shape (N, bands)."""
-    neighbours: Floats = field(default_factory=lambda: np.empty(0))
-    """Profile-weighted flux of other sources over total flux, per band, shape (N, bands): Tractor's fracflux."""
 
 
 def moffat(fwhm: float, band: str, flux: float = 1.0, params: galsim.GSParams = _BEST) -> galsim.GSObject:
@@ -199,7 +197,9 @@ def _smooth(source: np.void, stamp: _Stamp, psf: galsim.GSObject, light: tuple[f
         parts.append(psf.withFlux(flux))
     else:
         if share > 0:
-            bulge = galsim.Sersic(n=float(source["bulge_n"]), half_light_radius=_circular(source, "bulge"), flux=flux * share, gsparams=psf.gsparams)
+            bulge = galsim.Sersic(
+                n=float(source["bulge_n"]), half_light_radius=_circular(source, "bulge"), flux=flux * share, gsparams=psf.gsparams
+            )
             parts.append(galsim.Convolve(bulge.shear(q=float(source["bulge_q"]), beta=turn), psf))
         if with_disk and share < 1:
             disk = galsim.Exponential(half_light_radius=_circular(source, "disk"), flux=flux * (1 - share), gsparams=psf.gsparams)

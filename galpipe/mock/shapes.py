@@ -108,13 +108,13 @@ def _bar(source: np.void, light: Floats, u: Floats, v: Floats) -> Floats:
 def _clumps(source: np.void, light: Floats, shape: tuple[int, ...]) -> Floats:
     """Star-forming clumps: some of the light drawn together at random places."""
     rng = np.random.default_rng(int(source["pattern"]))
-    share, count = float(source["clumps"]), int(rng.integers(5, 14))
+    share, count = float(source["clumps"]), int(rng.integers(6, 20))
     if light.sum() <= 0:
         return light
     chance = np.cumsum(light.ravel())
     at = np.searchsorted(chance, rng.random(count) * chance[-1])
     points = np.zeros(light.size)
-    np.add.at(points, np.minimum(at, light.size - 1), rng.exponential(1.0, count))
+    np.add.at(points, np.minimum(at, light.size - 1), rng.uniform(0.3, 1.0, count) ** 2)
     pixel = 0.262
     width = max(0.10 * float(source["disk_re"]) / pixel, 0.8)
     blobs = gaussian_filter(points.reshape(shape), width, mode="constant")

@@ -2,31 +2,20 @@
 
 Every brick's sources are drawn from ``(seed, brickid)`` alone, so that any frame that overlaps the brick shows the same ones.
 
-Stated models (kept simple; none is fitted to data):
-
-* counts rise as 10^(0.35 z) for 14.5 < z < 20 and as 10^(0.3 z) for 20 < z < 22.5; the true slope is steeper, this one leaves
-  enough large galaxies for morphology;
-* redshift: median 0.03 x 10^(0.135 (z_mag - 13.5)), 35 % log-normal scatter;
-* colors: early types g-r = 0.75 + 2.2 z up to 1.7, late types 0.40 + 0.9 z; r-z = 0.60 + 0.9 z and 0.30 + 0.6 z; scatter 0.06;
-* sizes: half-light radius 4.5 kpc x 10^(-0.16 (M_z + 21)) for late and 3.6 kpc x 10^(-0.22 (M_z + 21)) for early types, 25 % scatter,
-  in flat Lambda-CDM with H0 = 70, Omega_m = 0.3, without K correction.
+How magnitudes, colors, sizes and redshifts hang together is stated in `galpipe.mock.populations`.
 """
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammainc, gammaincinv
 
+from galpipe.mock.populations import Floats, fluxes, magnitudes, redshifts, single_component, sizes, step_n
 from galpipe.mock.spec import MockSpec
 from galpipe.survey.bricks import Brick
 
 Catalog = NDArray[np.void]
 """Structured array of `SOURCE`, one element per true source."""
-
-Floats = NDArray[np.float64]
 
 KINDS = {
     "smooth_elliptical": 0.30,
@@ -77,95 +66,6 @@ SOURCE = np.dtype(
 )
 """One true source. Radii in arcsec along the major axis, angles in degrees east of north, strengths as shares of the disk's flux."""
 
-SERSIC_STEPS = np.array([0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5])
-"""Sersic indices that occur: GalSim builds a table for each new one."""
-
-
-@cache
-def _distance_table() -> tuple[Floats, Floats]:
-    z = np.linspace(0, 4, 4001)
-    inverse = 1 / np.sqrt(0.3 * (1 + z) ** 3 + 0.7)
-    comoving = np.concatenate([[0], np.cumsum((inverse[1:] + inverse[:-1]) / 2 * np.diff(z))]) * 299792.458 / 70
-    return z, comoving
-
-
-def comoving_distance(redshift: Floats) -> Floats:
-    """Mpc, flat Lambda-CDM with H0 = 70 and Omega_m = 0.3."""
-    return np.asarray(np.interp(redshift, *_distance_table()))
-
-
-def _magnitudes(rng: np.random.Generator, count: int, edges: tuple[float, float], slope: float) -> Floats:
-    low, high = 10 ** (slope * edges[0]), 10 ** (slope * edges[1])
-    return np.asarray(np.log10(rng.uniform(low, high, count)) / slope)
-
-
-def _redshifts(rng: np.random.Generator, z_mag: Floats) -> Floats:
-    median = 0.03 * 10 ** (0.135 * (z_mag - 13.5))
-    return np.asarray(np.clip(median * np.exp(0.35 * rng.standard_normal(len(z_mag))), 0.003, 2.0))
-
-
-def _fluxes(rng: np.random.Generator, z_mag: Floats, redshift: Floats, early: Floats) -> Floats:
-    """g, r, i, z nanomaggies, shape (N, 4); ``early`` runs from 0 (late) to 1 (early type)."""
-    red = np.minimum(0.75 + 2.2 * redshift, 1.7)
-    blue = np.minimum(0.40 + 0.9 * redshift, 1.2)
-    gr = early * red + (1 - early) * blue + 0.06 * rng.standard_normal(len(z_mag))
-    rz = early * (0.60 + 0.9 * redshift) + (1 - early) * (0.30 + 0.6 * redshift)
-    rz = np.minimum(rz, 1.9) + 0.06 * rng.standard_normal(len(z_mag))
-    r = z_mag + rz
-    mags = np.stack([r + gr, r, r - 0.55 * rz, z_mag], axis=1)
-    return np.asarray(10 ** (0.4 * (22.5 - mags)))
-
-
-def _sizes(rng: np.random.Generator, z_mag: Floats, redshift: Floats, early: Floats) -> Floats:
-    """Half-light radius in arcsec."""
-    distance = comoving_distance(redshift)
-    absolute = z_mag - 5 * np.log10(distance * (1 + redshift)) - 25
-    late_kpc = 4.5 * 10 ** (-0.16 * (absolute + 21))
-    early_kpc = 3.6 * 10 ** (-0.22 * (absolute + 21))
-    kpc = early_kpc**early * late_kpc ** (1 - early) * np.exp(0.25 * rng.standard_normal(len(z_mag)))
-    arcsec = kpc / (distance * 1e3 / (1 + redshift)) * 206264.8
-    return np.asarray(np.clip(arcsec, 0.12, 12.0))
-
-
-def _step_n(n: Floats) -> Floats:
-    return SERSIC_STEPS[np.argmin(np.abs(n[:, None] - SERSIC_STEPS), axis=1)]
-
-
-def _growth(radius: Floats, re: Floats, n: Floats) -> Floats:
-    """Share of a Sersic profile's flux inside a radius."""
-    b = gammaincinv(2 * n, 0.5)
-    return np.asarray(gammainc(2 * n, b * (radius / re) ** (1 / n)))
-
-
-def single_component(bulge: Floats, bulge_re: Floats, bulge_n: Floats, disk_re: Floats) -> tuple[Floats, Floats]:
-    """Half-light radius and Sersic index of bulge plus exponential disk.
-
-    The radius holds half of the summed growth curves (each along its own major axis); the index is that of the Sersic growth
-    curve with this radius that comes closest to the sum (least squares at 24 radii from 0.15 to 4 half-light radii).
-
-    Parameters
-    ----------
-    bulge : ndarray, shape (N,)
-        Share of the flux in the bulge.
-    bulge_re, disk_re : ndarray, shape (N,)
-        Half-light radii, arcsec.
-    bulge_n : ndarray, shape (N,)
-
-    Returns
-    -------
-    radius, n : ndarray, shape (N,)
-    """
-    grid = np.geomspace(0.02, 60, 400)[None, :] * np.minimum(bulge_re, disk_re)[:, None]
-    column = (bulge[:, None], bulge_re[:, None], bulge_n[:, None], disk_re[:, None])
-    total = column[0] * _growth(grid, column[1], column[2]) + (1 - column[0]) * _growth(grid, column[3], np.ones_like(column[3]))
-    radius = np.array([np.interp(0.5, curve, r) for curve, r in zip(total, grid, strict=True)])
-    at = np.geomspace(0.15, 4, 24)
-    curves = np.array([np.interp(at * r, g, t) for r, g, t in zip(radius, grid, total, strict=True)]).reshape(-1, len(at))
-    candidates = np.arange(0.5, 6.01, 0.1)
-    models = np.stack([_growth(at, np.ones(1), np.array([n])) for n in candidates])
-    misfit = ((curves[:, None, :] - models[None]) ** 2).sum(axis=2)
-    return radius, candidates[np.argmin(misfit, axis=1)]
-
 
 def brick_sky(spec: MockSpec, area: Brick, empty: bool = False) -> Catalog:
     """All true sources whose centers lie in a brick's own area.
@@ -204,16 +104,16 @@ def _bright(rng: np.random.Generator, count: int) -> Catalog:
     catalog["kind"] = rng.choice(names, count, p=np.array(list(KINDS.values())))
     kind = catalog["kind"]
     _pair_mergers(catalog)
-    z_mag = _magnitudes(rng, count, (14.5, 20.0), 0.35)
+    z_mag = magnitudes(rng, count, (14.5, 20.0), 0.35)
     z_mag[kind == "lens"] = 17.0 + 3.0 * rng.random(count)[kind == "lens"]
     early = np.select(
         [kind == "smooth_elliptical", kind == "lens", kind == "irregular", kind == "edge_on"],
         [rng.uniform(0.75, 1, count), np.ones(count), rng.uniform(0, 0.1, count), rng.uniform(0.1, 0.6, count)],
         rng.uniform(0.0, 0.55, count),
     )
-    catalog["redshift"] = _redshifts(rng, z_mag)
-    catalog["flux"] = _fluxes(rng, z_mag, catalog["redshift"], early)
-    _structure(rng, catalog, _sizes(rng, z_mag, catalog["redshift"], early))
+    catalog["redshift"] = redshifts(rng, z_mag)
+    catalog["flux"] = fluxes(rng, z_mag, catalog["redshift"], early)
+    _structure(rng, catalog, sizes(rng, z_mag, catalog["redshift"], early))
     return catalog
 
 
@@ -233,7 +133,7 @@ def _structure(rng: np.random.Generator, catalog: Catalog, size: Floats) -> None
     share = np.where(pure, 1.0, np.where(kind == "irregular", 0.0, np.where(kind == "edge_on", share * 0.8, share)))
     catalog["bulge"] = np.minimum(share[:, None] * np.array([0.82, 1.0, 1.08, 1.14]), 1.0)
     catalog["bulge"][pure] = 1.0
-    catalog["bulge_n"] = _step_n(np.where(pure, rng.uniform(2.0, 5.5, count), rng.uniform(1.5, 4.0, count)))
+    catalog["bulge_n"] = step_n(np.where(pure, rng.uniform(2.0, 5.5, count), rng.uniform(1.5, 4.0, count)))
     catalog["bulge_re"] = np.where(pure, size, size * rng.uniform(0.15, 0.4, count))
     catalog["disk_re"] = size * np.where(pure, 1.0, 1.0 + 0.5 * share)
     thin = rng.uniform(0.12, 0.22, count)
@@ -261,10 +161,10 @@ def _features(rng: np.random.Generator, catalog: Catalog) -> None:
     catalog["ring"] = np.where(kind == "ring", rng.uniform(0.30, 0.65, count), 0)
     catalog["ring_radius"] = catalog["disk_re"] * rng.uniform(0.9, 1.6, count)
     catalog["tail"] = np.where(kind == "merger", rng.uniform(0.15, 0.35, count), 0)
-    catalog["einstein"] = np.where(kind == "lens", rng.uniform(1.0, 2.8, count), 0)
-    catalog["arc"] = np.where(kind == "lens", rng.uniform(0.08, 0.30, count), 0)
+    catalog["einstein"] = np.where(kind == "lens", rng.uniform(1.2, 3.2, count), 0)
+    catalog["arc"] = np.where(kind == "lens", rng.uniform(0.12, 0.35, count), 0)
     catalog["clumps"] = np.select(
-        [kind == "irregular", catalog["arms"] > 0], [rng.uniform(0.45, 0.8, count), rng.uniform(0.0, 0.2, count)], 0.0
+        [kind == "irregular", catalog["arms"] > 0], [rng.uniform(0.3, 0.6, count), rng.uniform(0.0, 0.2, count)], 0.0
     )
     catalog["dust"] = np.where((kind == "edge_on") & (rng.random(count) < 0.5), rng.uniform(0.3, 0.7, count), 0)
     catalog["spin"] = rng.choice([-1.0, 1.0], count)
@@ -279,15 +179,15 @@ def _features(rng: np.random.Generator, catalog: Catalog) -> None:
 def _faint(rng: np.random.Generator, count: int) -> Catalog:
     """Galaxies with z > 20: one Sersic component, no structure."""
     catalog = _blank(count)
-    z_mag = _magnitudes(rng, count, (20.0, 22.5), 0.30)
+    z_mag = magnitudes(rng, count, (20.0, 22.5), 0.30)
     early = (rng.random(count) < 0.25) * rng.uniform(0.6, 1.0, count)
     catalog["kind"] = np.where(early > 0, "smooth_elliptical", np.where(rng.random(count) < 0.5, "disk_spiral", "irregular"))
     catalog["faint"] = True
-    catalog["redshift"] = _redshifts(rng, z_mag)
-    catalog["flux"] = _fluxes(rng, z_mag, catalog["redshift"], early)
+    catalog["redshift"] = redshifts(rng, z_mag)
+    catalog["flux"] = fluxes(rng, z_mag, catalog["redshift"], early)
     catalog["bulge"] = (early > 0)[:, None]
-    catalog["bulge_n"] = _step_n(np.where(early > 0, rng.uniform(1.5, 4.5, count), 1.0))
-    size = np.minimum(_sizes(rng, z_mag, catalog["redshift"], early), 2.5)
+    catalog["bulge_n"] = step_n(np.where(early > 0, rng.uniform(1.5, 4.5, count), 1.0))
+    size = np.minimum(sizes(rng, z_mag, catalog["redshift"], early), 2.5)
     catalog["bulge_re"] = catalog["disk_re"] = catalog["half_light_radius"] = size
     catalog["bulge_q"] = catalog["disk_q"] = rng.uniform(0.25, 1.0, count)
     catalog["sersic_n"] = catalog["bulge_n"]
@@ -300,7 +200,7 @@ def _stars(rng: np.random.Generator, count: int) -> Catalog:
     """Stars with 11 < r < 22, counts as 10^(0.2 r)."""
     catalog = _blank(count)
     catalog["kind"] = "star"
-    r = _magnitudes(rng, count, (11.0, 22.0), 0.2)
+    r = magnitudes(rng, count, (11.0, 22.0), 0.2)
     gr = rng.uniform(0.3, 1.5, count)
     rz = 0.9 * gr - 0.1 + 0.05 * rng.standard_normal(count)
     catalog["flux"] = 10 ** (0.4 * (22.5 - np.stack([r + gr, r, r - 0.55 * rz, r - rz], axis=1)))

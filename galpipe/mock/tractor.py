@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galpipe.config import SURVEY_PIXSCALE
-from galpipe.mock.pixels import SATUR_BIT, BandPixels, Conditions
-from galpipe.mock.render import Drawn, moffat
-from galpipe.mock.sky import Catalog
-from galpipe.mock.spec import ALL_BANDS, MockSpec
-from galpipe.survey.bricks import BRICK_PIXELS, Brick, brick_wcs
+from galpipe.mock.frame import Frame, in_gaia, signal_to_noise, window
+from galpipe.mock.pixels import SATUR_BIT, BandPixels, is_large
+from galpipe.mock.render import moffat
+from galpipe.mock.spec import ALL_BANDS
+from galpipe.survey.bricks import BRICK_PIXELS, brick_wcs
 
 Floats = NDArray[np.float64]
 
@@ -29,64 +29,13 @@ WISE_IVAR = {"w1": 4.0, "w2": 1.0, "w3": 1e-3, "w4": 1.3e-5}
 
 
 @dataclass(frozen=True)
-class Frame:
-    """A brick's frame with everything in it."""
-
-    spec: MockSpec
-    area: Brick
-    state: Conditions
-    catalog: Catalog
-    x: Floats
-    y: Floats
-    drawn: Drawn
-    pixels: dict[str, BandPixels]
-    mask: NDArray[np.int32]
-
-    @property
-    def bands(self) -> tuple[str, ...]:
-        """Bands with pixels."""
-        return tuple(self.pixels)
-
-
-@dataclass(frozen=True)
 class Fit:
     """The table of a frame."""
 
     columns: dict[str, NDArray[np.generic]]
     """By Tractor name; columns that are not here are zero."""
     source: NDArray[np.int64]
-    """Index into the frame's catalog per row; -1 for a spurious row."""
-
-
-def signal_to_noise(frame: Frame) -> tuple[Floats, Floats]:
-    """S/N and flux inverse variance of each source per band of the frame.
-
-    Returns
-    -------
-    snr, ivar : ndarray, shape (N, bands)
-        The inverse variance in 1/nanomaggies^2; 0 where the center has no good pixel.
-    """
-    local = _local(frame, frame.x, frame.y)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ivar = np.where(frame.drawn.nea > 0, local / frame.drawn.nea, 0.0)
-    index = [ALL_BANDS.index(band) for band in frame.bands]
-    return frame.catalog["flux"][:, index] * np.sqrt(ivar), ivar
-
-
-def _local(frame: Frame, x: Floats, y: Floats) -> Floats:
-    """Median good inverse variance within 5 pixels, shape (N, bands)."""
-    found = np.zeros((len(x), len(frame.bands)))
-    for k, products in enumerate(frame.pixels.values()):
-        for n, (px, py) in enumerate(zip(x, y, strict=True)):
-            part = _window(products.invvar, px, py, 5)
-            good = part[part > 0]
-            found[n, k] = np.median(good) if good.size > 8 else 0.0
-    return found
-
-
-def _window(image: NDArray[np.float32], x: float, y: float, half: int) -> NDArray[np.float32]:
-    column, row = int(np.clip(round(x), 0, BRICK_PIXELS - 1)), int(np.clip(round(y), 0, BRICK_PIXELS - 1))
-    return image[max(row - half, 0) : row + half + 1, max(column - half, 0) : column + half + 1]
+    """Index into the frame's catalog per row."""
 
 
 def fit(frame: Frame, rng: np.random.Generator) -> Fit:
@@ -98,9 +47,11 @@ def fit(frame: Frame, rng: np.random.Generator) -> Fit:
     rng : numpy.random.Generator
     """
     snr, ivar = signal_to_noise(frame)
-    total = np.sqrt((snr**2).sum(axis=1))
+    # saturated stars have no good pixel at the center; Gaia knows where they are
+    total = np.maximum(np.sqrt((snr**2).sum(axis=1)), np.where(in_gaia(frame.catalog), 100.0, 0.1))
     inside = (frame.x >= -0.5) & (frame.x < BRICK_PIXELS - 0.5) & (frame.y >= -0.5) & (frame.y < BRICK_PIXELS - 0.5)
-    found = inside & (total + rng.standard_normal(len(total)) > 6) & ~_swallowed(frame, rng)
+    seen = (total + rng.standard_normal(len(total)) > 6) & ~_swallowed(frame, rng)
+    found = inside & (seen | in_gaia(frame.catalog))
     rows = np.flatnonzero(found)
     columns = _positions(frame, rows, total[rows], rng)
     columns |= _masks(frame, columns)
@@ -171,14 +122,15 @@ def _types(
     off = np.minimum(np.abs(catalog["sersic_n"] - 1), np.abs(catalog["sersic_n"] - 4)) + 0.2
     free = total**2 * resolved * 0.004 * off * luck[2]
     types = np.where(catalog["sersic_n"] > 2.2, "DEV", "EXP")
-    types = np.where(free > 40, "SER", types)
+    types = np.where(free > 120, "SER", types)
     types = np.where(shaped < 14, "REX", types)
-    types = np.where(extended < 9, "PSF", types)
+    types = np.where(extended < 20, "PSF", types)
     star = catalog["kind"] == "star"
     types = np.where(star, np.where((rng.random(len(rows)) < 0.03) & (total < 60), "REX", "PSF"), types)
-    forced = (columns["maskbits"].astype(np.int64) >> 1) & 1
-    columns["fitbits"] = np.where((forced == 1) & ~star, 1, 0)
-    types = np.where(forced == 1, "PSF", types)
+    bits, large = columns["maskbits"].astype(np.int64), is_large(catalog)
+    forced = (((bits >> 1) | (bits >> 12)) & 1 == 1) & ~large
+    columns["fitbits"] = np.where(large, 1 << 9, np.where(forced & ~star, 1, 0))
+    types = np.where(forced, "PSF", np.where(large, "SER", types))
     columns["type"] = types
     return types
 
@@ -228,7 +180,9 @@ def _shapes(
     }
 
 
-def _fluxes(frame: Frame, rows: NDArray[np.int64], light: tuple[Floats, Floats], rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
+def _fluxes(
+    frame: Frame, rows: NDArray[np.int64], light: tuple[Floats, Floats], rng: np.random.Generator
+) -> dict[str, NDArray[np.generic]]:
     """Per-band photometry; ``light`` is (snr, ivar), each of shape (rows, bands)."""
     catalog, count = frame.catalog[rows], len(rows)
     found: dict[str, NDArray[np.generic]] = {}
@@ -239,7 +193,9 @@ def _fluxes(frame: Frame, rows: NDArray[np.int64], light: tuple[Floats, Floats],
         ivar = light[1][:, k]
         true = catalog["flux"][:, ALL_BANDS.index(band)]
         sigma = np.where(ivar > 0, 1 / np.sqrt(np.maximum(ivar, 1e-30)), 0)
-        flux = np.where(ivar > 0, true * mismatch * np.exp(0.01 * rng.standard_normal(count)) + sigma * rng.standard_normal(count), 0)
+        fitted = true * mismatch * np.exp(0.01 * rng.standard_normal(count)) + sigma * rng.standard_normal(count)
+        # a saturated star keeps the flux that Gaia predicts, with no inverse variance
+        flux = np.where(ivar > 0, fitted, np.where(in_gaia(catalog), true, 0))
         own = np.maximum(frame.drawn.central[rows, k], 1e-9)
         others = np.maximum(frame.drawn.clean[band][line, column] / own - 1, 0)
         point, faint_galaxy = _point_area(band, frame.state.seeing[band])
@@ -260,7 +216,7 @@ def _fluxes(frame: Frame, rows: NDArray[np.int64], light: tuple[Floats, Floats],
 
 
 def _masked(products: BandPixels, x: Floats, y: Floats) -> Floats:
-    return np.array([1 - float((_window(products.invvar, px, py, 4) > 0).mean()) for px, py in zip(x, y, strict=True)])
+    return np.array([1 - float((window(products.invvar, px, py, 4) > 0).mean()) for px, py in zip(x, y, strict=True)])
 
 
 def _identity(frame: Frame, columns: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
@@ -286,15 +242,15 @@ def _identity(frame: Frame, columns: dict[str, NDArray[np.generic]]) -> dict[str
 
 
 def _stars(frame: Frame, rows: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:
-    """What Gaia knows of stars brighter than G = 21."""
+    """Reference columns: what Gaia knows of stars, and the ids of large galaxies."""
     catalog = frame.catalog[rows]
     g_mag = 22.5 - 2.5 * np.log10(catalog["flux"][:, 1])
-    known = (catalog["kind"] == "star") & (g_mag < 21)
+    known, large = in_gaia(catalog), is_large(catalog)
     number = (catalog["brickid"].astype(np.int64) << 32) + catalog["number"]
     color = 2.5 * np.log10(catalog["flux"][:, 1] / catalog["flux"][:, 0])
     return {
-        "ref_cat": np.where(known, frame.spec.style.gaia, "  "),
-        "ref_id": np.where(known, number, 0),
+        "ref_cat": np.where(known, frame.spec.style.gaia, np.where(large, frame.spec.style.large, "  ")),
+        "ref_id": np.where(known, number, np.where(large, number & 0xFFFFF, 0)),
         "ref_epoch": np.where(known, 2015.5, 0),
         "gaia_phot_g_mean_mag": np.where(known, g_mag, 0),
         "gaia_phot_bp_mean_mag": np.where(known, g_mag - 0.4 * color, 0),
@@ -306,7 +262,8 @@ def _stars(frame: Frame, rows: NDArray[np.int64]) -> dict[str, NDArray[np.generi
 
 
 def _wise(frame: Frame, rows: NDArray[np.int64], rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
-    catalog, found = frame.catalog[rows], {}
+    catalog = frame.catalog[rows]
+    found: dict[str, NDArray[np.generic]] = {}
     for band, ratio in (("w1", 1.1), ("w2", 0.75), ("w3", 0.6), ("w4", 0.8)):
         ivar = np.full(len(rows), WISE_IVAR[band])
         found[f"flux_{band}"] = catalog["flux"][:, 3] * ratio + rng.standard_normal(len(rows)) / np.sqrt(ivar)
@@ -318,7 +275,7 @@ def _wise(frame: Frame, rows: NDArray[np.int64], rng: np.random.Generator) -> di
 def _dchisq(types: NDArray[np.str_], total: Floats) -> Floats:
     """PSF, REX, DEV, EXP, SER: the chosen type has the largest improvement; simpler ones fall short of it."""
     chi = np.repeat((total**2)[:, None], 5, axis=1)
-    lags = {"PSF": (0, -1, -1, -1, -1), "REX": (0.03, 0, -1, -1, -1), "DEV": (0.10, 0.03, 0, 0.02, -1)}
+    lags: dict[str, tuple[float, ...]] = {"PSF": (0, -1, -1, -1, -1), "REX": (0.03, 0, -1, -1, -1), "DEV": (0.10, 0.03, 0, 0.02, -1)}
     lags |= {"EXP": (0.10, 0.03, 0.02, 0, -1), "SER": (0.12, 0.05, 0.02, 0.02, 0)}
     lag = np.array([lags[str(name)] for name in types]).reshape(-1, 5)
     return np.where(lag < 0, 0, chi * (1 - lag))

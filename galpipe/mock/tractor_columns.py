@@ -37,9 +37,9 @@ def _head(style: ReleaseStyle) -> list[TractorColumn]:
     count = "J" if style.extension_names else "I"
     return _plain(
         first + "release:I brickid:J brickname:8A objid:J brick_primary:L "
-        f"maskbits:{mask} fitbits:I type:3A ra:D:deg dec:D:deg ra_ivar:E:deg^(-2) dec_ivar:E:deg^(-2) bx:E:pix by:E:pix dchisq:5E ebv:E:mag "
-        "mjd_min:D:d mjd_max:D:d ref_cat:2A ref_id:K pmra:E:mas/yr pmdec:E:mas/yr parallax:E:mas pmra_ivar:E:(mas/yr)^(-2) "
-        "pmdec_ivar:E:(mas/yr)^(-2) parallax_ivar:E:mas^(-2) ref_epoch:E:yr gaia_phot_g_mean_mag:E:mag "
+        f"maskbits:{mask} fitbits:I type:3A ra:D:deg dec:D:deg ra_ivar:E:deg^(-2) dec_ivar:E:deg^(-2) bx:E:pix by:E:pix "
+        "dchisq:5E ebv:E:mag mjd_min:D:d mjd_max:D:d ref_cat:2A ref_id:K pmra:E:mas/yr pmdec:E:mas/yr parallax:E:mas "
+        "pmra_ivar:E:(mas/yr)^(-2) pmdec_ivar:E:(mas/yr)^(-2) parallax_ivar:E:mas^(-2) ref_epoch:E:yr gaia_phot_g_mean_mag:E:mag "
         f"gaia_phot_g_mean_flux_over_error:E gaia_phot_g_n_obs:{count} gaia_phot_bp_mean_mag:E:mag gaia_phot_bp_mean_flux_over_error:E "
         f"gaia_phot_bp_n_obs:{count} gaia_phot_rp_mean_mag:E:mag gaia_phot_rp_mean_flux_over_error:E gaia_phot_rp_n_obs:{count} "
         "gaia_phot_variable_flag:L gaia_astrometric_excess_noise:E gaia_astrometric_excess_noise_sig:E gaia_astrometric_n_obs_al:I "
@@ -89,7 +89,8 @@ def _tail(style: ReleaseStyle) -> list[TractorColumn]:
         ("lc_epoch_index", "I", ""),
     ):
         columns += _each(stem, f"{n}{form}", unit, ("w1", "w2"))
-    columns += _plain("sersic:E sersic_ivar:E shape_r:E:arcsec shape_r_ivar:E:arcsec^(-2) shape_e1:E shape_e1_ivar:E shape_e2:E shape_e2_ivar:E")
+    columns += _plain("sersic:E sersic_ivar:E shape_r:E:arcsec shape_r_ivar:E:arcsec^(-2)")
+    columns += _plain("shape_e1:E shape_e1_ivar:E shape_e2:E shape_e2_ivar:E")
     return columns + (_plain("nearest_neighbor:E:arcsec") if style.extension_names else [])
 
 

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
 from galpipe.errors import BadData
+from galpipe.mock.fpack import compressed_image, save_images
+from galpipe.mock.frame import Frame, signal_to_noise
 from galpipe.mock.spec import ALL_BANDS
-from galpipe.mock.tractor import Fit, Frame, signal_to_noise
+from galpipe.mock.tractor import Fit
 from galpipe.mock.votes import fraction_columns, total_columns, vote
 
 BLENDED = 0.2
@@ -118,8 +120,7 @@ def write_truth(folder: Path, frame: Frame, fitted: Fit, rng: np.random.Generato
 
 
 def _write_clean(path: Path, image: NDArray[np.float32]) -> None:
-    settings = {"compression_type": "RICE_1", "tile_shape": (100, 100), "quantize_level": -2e-5, "quantize_method": -1}
-    fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(image, **settings)]).writeto(path, overwrite=True)
+    save_images(path, [compressed_image(image, fits.Header(), "clean")])
 
 
 def read_truth(folder: Path, brick: str) -> pa.Table:

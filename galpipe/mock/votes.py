@@ -112,7 +112,7 @@ def answer_chances(catalog: Catalog, snr: Floats, seeing: float) -> dict[str, Fl
     bar = visibility(catalog, snr, seeing, catalog["bar"] * disk) * (catalog["bar"] > 0)
     ring = visibility(catalog, snr, seeing, catalog["ring"] * disk) * (catalog["ring"] > 0)
     clumps = visibility(catalog, snr, seeing, catalog["clumps"] * disk * 0.5) * (catalog["clumps"] > 0)
-    tail = visibility(catalog, snr, seeing, catalog["tail"]) * (kind == "merger")
+    tail = visibility(catalog, snr, seeing, np.full(len(catalog), 0.5)) * (kind == "merger")
     arc = visibility(catalog, snr, seeing, catalog["arc"]) * (kind == "lens")
     thin = visibility(catalog, snr, seeing, disk) * (kind == "edge_on")
     plain = visibility(catalog, snr, seeing, disk * 0.3) * 0.35 * (disk > 0.3)
