@@ -15,6 +15,9 @@ from galpipe.columns import Column
 from galpipe.errors import ConfigurationError
 from galpipe.survey.tractor import subset_schema
 
+SCHEMA_VERSION = 1
+"""Raised by hand when the meaning of a column changes; part of every shard's fingerprint."""
+
 HEALPIX = "_healpix_29"
 """Spatial index column: NESTED HEALPix pixel at order 29."""
 

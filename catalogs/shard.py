@@ -30,8 +30,18 @@ from galpipe.unit import Unit
 FOOTER = "galpipe"
 """Key of our JSON in a Parquet footer."""
 
-PARQUET: dict[str, Any] = {"compression": "zstd", "compression_level": 3, "version": "2.6", "data_page_version": "1.0"}
-"""How every Parquet file of a catalog is written."""
+PARQUET: dict[str, Any] = {
+    "compression": "zstd",
+    "compression_level": 3,
+    "version": "2.6",
+    "data_page_version": "1.0",
+    "write_page_checksum": True,
+}
+"""How every Parquet file of a catalog is written; the checksums let a reader find a flipped bit."""
+
+
+FROM_THE_MODEL = ("embedding", "source_id", "bands_used", "degraded")
+"""Base columns that predictions may bring; what the model says it used goes before what the stamps suggest."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +137,7 @@ def build_shard(sources: pa.Table, predictions: pa.Table, heads: Sequence[Column
         The predicted rows: columns of `galpipe.survey.tractor.tractor_subset` and per-stamp columns. Base columns that it
         lacks are null; columns that the catalog does not have are left out.
     predictions : pyarrow.Table
-        Same rows in the same order, exactly the heads' columns, with ``embedding`` and ``source_id`` as options.
+        Same rows in the same order, exactly the heads' columns, with `FROM_THE_MODEL` as options.
     heads : sequence of Column
         Columns declared by the heads.
     origin : Origin
@@ -168,7 +178,7 @@ def _check_rows(sources: pa.Table, predictions: pa.Table, unit: Unit) -> None:
 
 
 def _check_columns(predictions: pa.Table, heads: Sequence[Column]) -> None:
-    declared, came = {column.name for column in heads}, set(predictions.column_names) - {"embedding", "source_id"}
+    declared, came = {column.name for column in heads}, set(predictions.column_names) - set(FROM_THE_MODEL)
     if declared != came:
         missing, extra = sorted(declared - came), sorted(came - declared)
         raise ConfigurationError("exactly the columns that the heads declare", f"missing {missing}, undeclared {extra}")
@@ -334,7 +344,7 @@ def read_shard(path: Path) -> tuple[pa.Table, ShardMeta]:
     """
     try:
         with path.open("rb") as handle:
-            file = pq.ParquetFile(handle)
+            file = pq.ParquetFile(handle, page_checksum_verification=True)
             table = file.read()
             footer = _footer_of(file.metadata, path)
     except (OSError, pa.ArrowInvalid) as error:

@@ -149,7 +149,7 @@ def sweep_asides(folder: Path) -> int:
 
     Only safe while no other writer is at work there (the run's lease says so).
     """
-    entries = [path for path in folder.rglob(f"{ASIDE}*")] if folder.exists() else []
+    entries = list(folder.rglob(f"{ASIDE}*")) if folder.exists() else []
     for path in entries:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

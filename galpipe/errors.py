@@ -69,6 +69,6 @@ class ConfigurationError(GalpipeError):
 
 
 class ResourceFailure(GalpipeError):
-    """This machine ran out of something (disk, memory)."""
+    """The machine ran out of something (disk, memory)."""
 
     kind = "resource"

@@ -1,0 +1,55 @@
+"""The command ``galpipe``: one verb per job.
+
+A verb's module is imported when the verb is used: Prefect, torch and lsdb take seconds each.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from galpipe.code_version import VERSION
+
+VERBS = {
+    "demo": "process",
+    "mock": "process",
+    "run": "process",
+    "stamps": "process",
+    "publish": "process",
+    "query": "look",
+    "status": "look",
+    "verify": "look",
+    "provenance": "look",
+    "report": "pictures",
+    "train": "model",
+    "models": "model",
+    "doctor": "machine",
+    "bench": "machine",
+}
+
+
+class _Verbs(click.Group):
+    """Finds a verb in its module."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = getattr(import_module(f"flows.cli.{VERBS[cmd_name]}"), cmd_name)
+        return command
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(VERSION, prog_name="galpipe")
+def main() -> None:
+    """From a region of the DESI Legacy Imaging Surveys to a galaxy catalog.
+
+    Exit status: 0 done, 1 something failed and the ledger says what, 2 wrong use.
+    """
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""The verbs that read catalogs: query, status, verify, provenance."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flows.cli.common import emit, finish, json_option, name_option, root_option, say, verb
+from flows.progress import ProgressBoard
+from galpipe.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from catalogs.query import Catalog
+
+SHOWN_ROWS = 40
+
+
+@click.command()
+@click.argument("sql", required=False)
+@root_option
+@name_option
+@click.option("--cone", metavar="RA,DEC,DEG", help="Rows within a radius.")
+@click.option("--box", metavar="RA1,RA2,DEC1,DEC2", help="Rows in a box; RA1 > RA2 goes over RA 0.")
+@click.option("--id", "ids", multiple=True, type=int, help="Rows of these source_ids.")
+@click.option("--columns", default="", help="Comma-separated columns of --cone, --box and --id.")
+@click.option("--as-of", "version", type=int, help="A published version (default: the current one).")
+@click.option("--live", is_flag=True, help="Read the shards as they are now.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write .parquet .fits .csv .vot .xml or .json instead.")
+@json_option
+@verb
+def query(
+    sql: str | None,
+    root: Path,
+    name: str,
+    cone: str | None,
+    box: str | None,
+    ids: tuple[int, ...],
+    columns: str,
+    version: int | None,
+    live: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:  # one parameter per option of the command line
+    """Ask the catalog: SQL over galaxies, galaxies_clean, detections, embeddings, ledger, outcomes, or a piece of sky."""
+    from catalogs.formats import to_json, write_result
+    from catalogs.ledger import Ledger
+    from catalogs.query import open_catalog
+    from galpipe.layout import Layout
+
+    if sum(bool(given) for given in (sql, cone, box, ids)) != 1:
+        raise ConfigurationError("one of SQL, --cone, --box, --id", "none or several")
+    layout = Layout(root)
+
+    def ledger_rows() -> pa.Table:
+        with Ledger(layout.ledger) as ledger:
+            return ledger.table(name)
+
+    with open_catalog(layout, name, version, live=live, ledger=ledger_rows) as catalog:
+        table = catalog.sql(sql) if sql else _sky(catalog, (cone, box, ids), [item for item in columns.split(",") if item])
+    if out is not None:
+        for note in write_result(table, out):
+            say(f"note: {note}")
+        emit(
+            {"status": "ok", "counts": {"rows": table.num_rows}, "failures": [], "file": str(out)}, as_json, f"{table.num_rows} rows: {out}"
+        )
+    elif as_json:
+        click.echo(json.dumps(to_json(table), allow_nan=False))
+    else:
+        _show(table)
+
+
+def numbers(text: str, count: int, what: str) -> list[float]:
+    """Comma-separated numbers of an option."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != count:
+        raise ConfigurationError(f"{what} with {count} numbers", repr(text))
+    return values
+
+
+def _sky(catalog: Catalog, wanted: tuple[str | None, str | None, tuple[int, ...]], columns: list[str]) -> pa.Table:
+    cone, box, ids = wanted
+    if cone:
+        ra, dec, radius = numbers(cone, 3, "--cone RA,DEC,DEG")
+        return catalog.cone(ra, dec, radius, columns)
+    if box:
+        ra1, ra2, dec1, dec2 = numbers(box, 4, "--box RA1,RA2,DEC1,DEC2")
+        return catalog.box((ra1, ra2), (dec1, dec2), columns)
+    return catalog.by_id(ids, columns)
+
+
+def _show(table: pa.Table) -> None:
+    """A table for people: as many columns as the terminal holds."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    fitting = table.column_names[: max(4, console.width // 14)]
+    shown = Table(*fitting)
+    for row in table.select(fitting).slice(0, SHOWN_ROWS).to_pylist():
+        shown.add_row(*(_cell(row[column]) for column in fitting))
+    console.print(shown)
+    hidden = "" if len(fitting) == table.num_columns else f"; {table.num_columns - len(fitting)} more columns with --json or --out"
+    click.echo(f"{table.num_rows} rows, {min(SHOWN_ROWS, table.num_rows)} shown{hidden}")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    text = "" if value is None else str(value)
+    return text if len(text) <= 30 else text[:29] + "…"
+
+
+@click.command()
+@root_option
+@name_option
+@json_option
+@verb
+def status(root: Path, name: str, as_json: bool) -> None:
+    """What is done, failed, absent and why; which versions are published."""
+    from catalogs.hats import completeness, version_folder, versions
+    from catalogs.ledger import Ledger
+    from galpipe.layout import Layout
+
+    layout = Layout(root)
+    if not layout.ledger.exists():
+        raise ConfigurationError("a root folder with a ledger", f"none at {layout.ledger}")
+    with Ledger(layout.ledger) as ledger:
+        stages, failures, runs = ledger.summary(name), ledger.failures(name, 100), ledger.runs(name)[:5]
+    published = versions(layout, name)
+    totals = completeness(version_folder(layout, name)) if published else {}
+    lines = [
+        f"{row['stage']:<8} {row['release']}/{row['region']}  {row['status']:<15} {row['bricks']} bricks, {row['rows']} rows"
+        for row in stages
+    ]
+    lines += [f"version  {published[-1]} of {len(published)}: {json.dumps(totals)}" if published else "version  none published"]
+    lines += [f"run      {run['run_id']} {run['status']}" for run in runs]
+    lines += [f"FAILED   {item.unit} {item.stage} {item.status} {item.file}: {item.reason}" for item in failures]
+    listed = [{"unit": str(item.unit), "file": item.file, "kind": item.status, "reason": item.reason} for item in failures]
+    result = {
+        "status": "failed" if failures else "ok",
+        "counts": {"stages": stages},
+        "failures": listed,
+        "versions": published,
+        "runs": runs,
+    }
+    finish(result | {"completeness": totals}, as_json, "\n".join(lines))
+
+
+@click.command()
+@root_option
+@name_option
+@json_option
+@verb
+def verify(root: Path, name: str, as_json: bool) -> None:
+    """Check every total against its source: outcomes, shards, ledger, published version."""
+    from catalogs.ledger import Ledger
+    from catalogs.verify import verify as check
+    from galpipe.layout import Layout
+
+    layout = Layout(root)
+    if not layout.catalog(name).exists():
+        raise ConfigurationError(f"a catalog {name!r} under {layout.root}", "none")
+    with Ledger(layout.ledger) as ledger, ProgressBoard({"verify": 0}) as board:
+        problems = check(layout, name, ledger, lambda done, total: board.update("verify", done, total))
+    listed = [{"unit": item.unit, "file": item.file, "kind": "problem", "reason": item.what} for item in problems]
+    text = "\n".join(f"{item.unit} {item.file}: {item.what}" for item in problems) or "every total agrees with its source"
+    finish({"status": "failed" if problems else "ok", "counts": {"problems": len(problems)}, "failures": listed}, as_json, text)
+
+
+@click.command()
+@click.argument("identifier", type=int)
+@root_option
+@name_option
+@json_option
+@verb
+def provenance(identifier: int, root: Path, name: str, as_json: bool) -> None:
+    """What the rows with a provenance_id were made from."""
+    from catalogs.provenance import describe
+    from galpipe.layout import Layout
+
+    found = describe(Layout(root), name, identifier)
+    emit({"status": "ok", "counts": {"runs": len(found["runs"])}, "failures": [], **found}, as_json, json.dumps(found, indent=1))

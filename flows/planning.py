@@ -1,0 +1,40 @@
+"""What a run would do, found without Prefect, so that ``run --dry-run`` answers at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from catalogs.ledger import Ledger
+from flows.request import RunRequest
+from galpipe.survey.plan import Plan, make_plan
+from galpipe.survey.releases import Release, open_release
+from tasks.plan import pending
+
+
+def plan_of(request: RunRequest) -> tuple[Release, Plan]:
+    """The release and the bricks of a request.
+
+    Raises
+    ------
+    ConfigurationError
+        If the release is unknown or the region has no brick in it.
+    """
+    release = open_release(request.release, request.alias, request.settings.fetch)
+    return release, make_plan(release, request.region, request.settings.fetch)
+
+
+def dry_run(request: RunRequest) -> dict[str, Any]:
+    """The plan in plain values: bricks, those not up to date, files, bytes, bands."""
+    _, plan = plan_of(request)
+    context = request.context("dry-run")
+    to_do = len(plan.units)
+    if context.layout.ledger.exists():
+        with Ledger(context.layout.ledger) as ledger:
+            to_do = len(pending(context, ledger, plan.units))
+    return {
+        "counts": {"bricks": len(plan.units), "to_do": to_do, "files": plan.files_estimate},
+        "bytes": plan.bytes_estimate,
+        "bands": {region: list(bands) for region, bands in plan.bands.items()},
+        "missing": list(plan.missing),
+        "failures": [],
+    }

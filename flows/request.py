@@ -1,0 +1,175 @@
+"""What a run was asked for, checked before anything runs."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from catalogs.collection import Binding, bind
+from catalogs.lease import Lease
+from catalogs.ledger import Ledger
+from galpipe.code_version import code_version
+from galpipe.commit import write_bytes
+from galpipe.config import Settings, settings_from
+from galpipe.errors import ConfigurationError
+from galpipe.lvm.registry import model_folder
+from galpipe.lvm.weights import model_hash
+from tasks.context import RunContext
+
+KEEP = ("bricks", "stamps")
+
+LEASE_SECONDS = 120.0
+"""How long a coordinator that died keeps others away, if they cannot see that its process is gone."""
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """One request to process a region.
+
+    Parameters
+    ----------
+    release, region : str
+        As on the command line.
+    root : Path
+    name : str
+        The catalog's name.
+    alias : str
+        Name for a release given by folder or URL.
+    publish, force, quiet : bool
+    rebind : bool
+        Let the catalog change its configuration or model; what differs is done again.
+    keep : tuple of str or None
+        What stays on disk after use; None keeps both for a region and neither for ``all``.
+    settings : Settings
+    """
+
+    release: str
+    region: str
+    root: Path
+    name: str = "main"
+    alias: str = ""
+    publish: bool = True
+    force: bool = False
+    quiet: bool = False
+    rebind: bool = False
+    keep: tuple[str, ...] | None = None
+    settings: Settings = field(default_factory=Settings)
+
+    @classmethod
+    def build(cls, release: str, region: str, place: tuple[str, str], options: dict[str, Any]) -> RunRequest:
+        """From plain values, as a Prefect deployment stores them.
+
+        Parameters
+        ----------
+        release, region : str
+        place : tuple of str
+            Root folder and catalog name.
+        options : dict
+            Other fields; ``settings`` as nested tables.
+
+        Raises
+        ------
+        ConfigurationError
+            If an option or a setting is unknown.
+        """
+        known = {item.name for item in fields(cls)} - {"release", "region", "root", "name"}
+        if set(options) - known:
+            raise ConfigurationError(f"options among {sorted(known)}", repr(sorted(set(options) - known)))
+        values = dict(options)
+        values["settings"] = settings_from(values.get("settings") or {})
+        if values.get("keep") is not None:
+            values["keep"] = tuple(values["keep"])
+        request = cls(release, region, Path(place[0]).absolute(), place[1])
+        return replace(request, **values)
+
+    def __post_init__(self) -> None:
+        unknown = [item for item in self.keep or () if item not in KEEP]
+        if unknown:
+            raise ConfigurationError(f"--keep with {KEEP}", repr(unknown))
+
+    def context(self, run_id: str) -> RunContext:
+        """The run's fixed facts."""
+        keep = self.keep if self.keep is not None else (() if self.region == "all" else KEEP)
+        settings = self.settings
+        if not settings.fetch.bands:
+            # the bands of a stamp are those that are fetched; one that the release lacks is recorded as absent
+            settings = replace(settings, fetch=replace(settings.fetch, bands=settings.cut.bands))
+        folder = model_folder(self.settings.infer.model, self.root / "models")
+        return RunContext(
+            root=self.root,
+            name=self.name,
+            run_id=run_id,
+            settings=settings,
+            model_folder=folder,
+            model_hash=model_hash(folder),
+            code_version=code_version(),
+            keep_bricks="bricks" in keep,
+            keep_stamps="stamps" in keep,
+            force=self.force,
+        )
+
+    @contextmanager
+    def open_run(self) -> Iterator[tuple[RunContext, Ledger]]:
+        """Bind the catalog's name, take the lease, write the run's settings; release the lease at the end.
+
+        Raises
+        ------
+        ConfigurationError
+            If the name is bound to another configuration, or another coordinator is at work under it.
+        """
+        context = self.context(new_run_id())
+        bind(context.layout, self.name, self._binding(context), switch=self.rebind)
+        with Ledger(context.layout.ledger) as ledger, ledger.lease(self.name, context.run_id, LEASE_SECONDS) as lease, _renewed(lease):
+            ledger.start_run(context.run_id, self.name, self.as_dict())
+            write_bytes(context.layout.run_folder(context.run_id) / "request.json", json.dumps(self.as_dict(), indent=1).encode())
+            yield context, ledger
+
+    def _binding(self, context: RunContext) -> Binding:
+        # how files are fetched and where Dask runs change no row
+        settings = {part: values for part, values in self.settings.as_dict().items() if part in ("cut", "selection", "infer")}
+        model = settings["infer"].pop("model")
+        return Binding(settings, model, context.model_hash)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON; `build` reads them back."""
+        return {
+            "release": self.release,
+            "region": self.region,
+            "root": str(self.root),
+            "name": self.name,
+            "alias": self.alias,
+            "publish": self.publish,
+            "force": self.force,
+            "keep": self.keep,
+            "settings": self.settings.as_dict(),
+        }
+
+
+@contextmanager
+def _renewed(lease: Lease) -> Iterator[None]:
+    """Put off the lease's expiry, from a thread, while the block runs."""
+    over = threading.Event()
+
+    def renew() -> None:
+        while not over.wait(LEASE_SECONDS / 4):
+            lease.renew()
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def new_run_id() -> str:
+    """Sorts by time and never repeats."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"

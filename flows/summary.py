@@ -1,0 +1,93 @@
+"""What a run did, in one dictionary: for people, for ``--json`` and for the report."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from catalogs.ledger import Ledger
+from galpipe.commit import write_bytes
+from galpipe.unit import Receipt
+from tasks.context import RunContext
+
+LISTED = 1000
+"""Failures listed one by one; the ledger has them all."""
+
+
+@dataclass
+class Summary:
+    """Totals of one run, filled while it goes on.
+
+    Parameters
+    ----------
+    run_id : str
+    bricks : int
+        Bricks in the plan.
+    up_to_date : int
+        Bricks that needed no work.
+    """
+
+    run_id: str
+    bricks: int = 0
+    up_to_date: int = 0
+    publication: dict[str, Any] | None = None
+    seconds: float = 0.0
+    stages: dict[str, Counter[str]] = field(default_factory=dict)
+    totals: Counter[str] = field(default_factory=Counter)
+    failures: list[dict[str, str]] = field(default_factory=list)
+    absent: list[dict[str, str]] = field(default_factory=list)
+
+    def add(self, receipt: Receipt) -> None:
+        """Count one receipt."""
+        self.stages.setdefault(receipt.stage, Counter())[receipt.status] += 1
+        self.totals[f"seconds_{receipt.stage}"] += round(receipt.seconds)
+        if receipt.stage == "fetch":
+            self.totals["bytes"] += receipt.counts.get("bytes", 0)
+        if receipt.stage == "catalog":
+            self.totals.update(receipt.counts)
+        note = {"unit": str(receipt.unit), "file": receipt.file, "kind": receipt.status, "reason": receipt.reason}
+        if receipt.status == "no_work" or (receipt.status == "done" and receipt.reason):
+            self.absent.append({**note, "kind": "absent" if receipt.status == "done" else "no_work"})
+        elif receipt.status != "done":
+            self.failures.append(note)
+
+    def finish(self, context: RunContext, ledger: Ledger) -> dict[str, Any]:
+        """Close the run in the ledger and write ``summary.json``.
+
+        Raises
+        ------
+        RuntimeError
+            If outcomes do not add up to the sources that came in: a bug, never the data.
+        """
+        ended = self.totals["predicted"] + self.totals["filtered"] + self.totals["failed"]
+        if ended != self.totals["sources"]:
+            raise RuntimeError(f"{self.totals['sources']} sources came in, {ended} outcomes went out")
+        result = self.as_dict()
+        ledger.end_run(self.run_id, result["status"])
+        write_bytes(context.layout.run_folder(self.run_id) / "summary.json", json.dumps(result, indent=1).encode())
+        return result
+
+    def as_dict(self) -> dict[str, Any]:
+        """The summary in plain values."""
+        ended = self.stages.get("catalog", Counter())["done"]
+        no_work = sum(states["no_work"] for states in self.stages.values())
+        counts = {
+            "bricks": self.bricks,
+            "up_to_date": self.up_to_date,
+            "done": ended,
+            "no_work": no_work,
+            "failed_bricks": len(self.failures),
+        }
+        return {
+            "status": "failed" if self.failures else "ok",
+            "run_id": self.run_id,
+            "counts": {**counts, **{name: self.totals[name] for name in ("sources", "predicted", "filtered", "failed", "detections")}},
+            "stages": {stage: dict(states) for stage, states in self.stages.items()},
+            "bytes": self.totals["bytes"],
+            "seconds": round(self.seconds, 1),
+            "failures": self.failures[:LISTED],
+            "absent": self.absent[:LISTED],
+            "publication": self.publication,
+        }

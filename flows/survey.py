@@ -1,0 +1,97 @@
+"""The main job: a region of a release to catalog shards, then one publication.
+
+A release is cut into sky tiles (HEALPix order 4, about 200 bricks at most), each one Prefect task; two tiles are open at a time,
+so that the downloads of one run beside the computing of the other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from catalogs.ledger import Ledger
+from flows.planning import plan_of
+from flows.progress import ProgressBoard
+from flows.request import RunRequest
+from flows.summary import Summary
+from galpipe.survey.remote import Limiter
+from galpipe.unit import Receipt, Unit
+from tasks.cluster import connect
+from tasks.context import RunContext
+from tasks.plan import pending, tile_of
+from tasks.publish import publish_catalog
+from tasks.tile import Engine, process_tile
+
+OPEN_TILES = 2
+
+
+@flow(
+    name="survey",
+    flow_run_name="survey-{region}",
+    task_runner=ThreadPoolTaskRunner[Any](max_workers=OPEN_TILES),
+    retries=0,
+    persist_result=False,
+)
+def survey(
+    release: str, region: str, root: str = "galpipe-data", name: str = "main", options: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Process a region of a release and publish the catalog.
+
+    Parameters
+    ----------
+    release : str
+        A known name, a folder or a URL.
+    region : str
+        ``cone:RA,DEC,DEG``, ``box:RA1,RA2,DEC1,DEC2``, ``bricks:A,B``, ``moc:FILE`` or ``all``.
+    root, name : str
+        Where everything lies, and the catalog's name.
+    options : dict, optional
+        Further fields of `flows.request.RunRequest` (``alias``, ``publish``, ``force``, ``keep``, ``settings``, ``quiet``).
+
+    Returns
+    -------
+    dict
+        The run's summary, as ``--json`` prints it.
+    """
+    request = RunRequest.build(release, region, (root, name), options or {})
+    source, plan = plan_of(request)
+    with request.open_run() as (context, ledger):
+        summary = Summary(context.run_id, len(plan.units))
+        units = pending(context, ledger, plan.units)
+        summary.up_to_date = len(plan.units) - len(units)
+        if units:
+            _process(request, context, ledger, source_and_units=(source, units), summary=summary)
+        if request.publish:
+            summary.publication = publish_catalog(context)
+        return summary.finish(context, ledger)
+
+
+def _process(
+    request: RunRequest, context: RunContext, ledger: Ledger, source_and_units: tuple[Any, Sequence[Unit]], summary: Summary
+) -> None:
+    source, units = source_and_units
+    started = time.monotonic()
+    bars = dict.fromkeys(("fetch", "cut", "catalog"), len(units))
+    with ProgressBoard(bars, request.quiet) as board, connect(context.settings.cluster, context.code_version) as client:
+
+        def on_receipt(receipt: Receipt) -> None:
+            ledger.record([receipt], context.run_id, context.name)
+            summary.add(receipt)
+            # a brick that ended early takes its place in the later bars too
+            stages = list(bars)[list(bars).index(receipt.stage) :] if receipt.status != "done" else [receipt.stage]
+            for stage_name in stages:
+                board.advance(stage_name)
+
+        engine = Engine(context, source, client, Limiter(context.settings.fetch.connections), on_receipt)
+        tiles: dict[int, list[Unit]] = defaultdict(list)
+        for unit in units:
+            tiles[tile_of(unit)].append(unit)
+        states = [process_tile.submit(engine, tile, members) for tile, members in sorted(tiles.items())]
+        for state in states:
+            state.result()
+    summary.seconds = time.monotonic() - started

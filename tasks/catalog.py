@@ -1,0 +1,120 @@
+"""Infer and catalog: a brick's stamps through the model once, its rows and outcomes to disk. Runs on Dask workers."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+from galpipe.heads.sep_baseline import columns as sep_schema
+from galpipe.heads.sep_baseline import sep_columns
+
+from catalogs.outcomes import OutcomesMeta, check_totals, empty, finish, write_outcomes
+from catalogs.provenance import record
+from catalogs.shard import FROM_THE_MODEL, Origin, ShardMeta, build_shard, write_shard
+from galpipe.lvm.inputs import MODEL_BANDS
+from galpipe.lvm.predict import Predictor
+from galpipe.stamps.cut import CutResult
+from galpipe.stamps.store import read_store, store_fingerprint
+from galpipe.unit import Receipt, Unit
+from tasks.chain import Chain, chain, files_fingerprint
+from tasks.context import RunContext, guarded
+
+_LOADING = threading.Lock()
+
+
+@cache
+def _load(folder: Path, model_hash: str, threads: int) -> Predictor:
+    # the hash is part of the key: a folder whose weights changed is another model
+    return Predictor.load(folder, threads=threads)
+
+
+def predictor(context: RunContext) -> Predictor:
+    """The worker's model: loaded once per process and kept, because torch does not give memory back."""
+    with _LOADING:
+        return _load(context.model_folder, context.model_hash, context.settings.infer.threads)
+
+
+def predict_unit(context: RunContext, unit: Unit) -> Receipt:
+    """Predict every stamp of a brick and write its shard and outcomes.
+
+    Parameters
+    ----------
+    context : RunContext
+    unit : Unit
+        Its store lies under ``stamps/``.
+
+    Returns
+    -------
+    Receipt
+        ``rows`` counts predicted galaxies; ``counts`` has the outcomes by status, which add up to ``sources``.
+    """
+    return guarded(unit, "catalog", lambda: _predict(context, unit))
+
+
+def _predict(context: RunContext, unit: Unit) -> Receipt:
+    layout = context.layout
+    store = layout.stamps(unit, context.settings.cut.name)
+    cut = read_store(store)
+    links = _links(context, cut, store_fingerprint(store))
+    model = predictor(context)
+    predictions = model.predict(cut.stamps, batch=context.settings.infer.batch)
+    baseline = sep_columns(cut.stamps)
+    for name in baseline.column_names:
+        predictions = predictions.append_column(name, baseline[name])
+    heads = [column for column in (*model.columns(), *sep_schema()) if column.name not in FROM_THE_MODEL]
+    identifier = record(layout, context.name, _inputs(context, unit, cut))
+    rows = build_shard(cut.stamps.sources, predictions, heads, Origin(unit, identifier, MODEL_BANDS))
+    outcomes = finish(cut.outcomes, rows["source_id"].to_pylist(), unit=unit)
+    check_totals(outcomes, rows.num_rows, unit)
+    shard = layout.shard(unit, context.name)
+    _, content_hash = write_shard(shard, rows, ShardMeta(unit, links.catalog, identifier, context.model_hash, {"predicted": rows.num_rows}))
+    counts = write_outcomes(layout.outcomes(unit, context.name), outcomes, OutcomesMeta(unit, fingerprint=links.catalog))
+    counts["detections"] = int(pc.sum(rows["n_detections"]).as_py() or 0)
+    if not context.keep_stamps:
+        shutil.rmtree(store, ignore_errors=True)
+    return Receipt(unit, "catalog", "done", layout.relative(shard), rows.num_rows, content_hash, links.catalog, counts=counts)
+
+
+def _links(context: RunContext, cut: CutResult, stored: str) -> Chain:
+    """The chain of a store: its fetch fingerprint again from the checksums it carries."""
+    attrs = cut.stamps.attrs
+    links = chain(files_fingerprint(attrs["checksums"], attrs["absent"]), context)
+    if links.cut != stored:
+        raise RuntimeError(f"store was cut as {stored}, the run expects {links.cut}")
+    return links
+
+
+def _inputs(context: RunContext, unit: Unit, cut: CutResult) -> dict[str, Any]:
+    """Everything a row of this brick was made from, for its provenance id: never a time, a host or a run."""
+    settings = context.settings
+    return {
+        "unit": str(unit),
+        "files": cut.stamps.attrs["checksums"],
+        "absent": cut.stamps.attrs["absent"],
+        "cut": asdict(settings.cut),
+        "selection": asdict(settings.selection),
+        "infer": {"batch": settings.infer.batch},
+        "model": context.model_hash,
+        "code": context.code_version,
+    }
+
+
+def record_without_rows(context: RunContext, receipt: Receipt) -> None:
+    """Write the outcomes file of a brick that ended without rows; an earlier good shard is kept as it is.
+
+    Parameters
+    ----------
+    context : RunContext
+    receipt : Receipt
+        Its status is not ``done``.
+    """
+    layout = context.layout
+    if layout.shard(receipt.unit, context.name).exists():
+        return
+    meta = OutcomesMeta(receipt.unit, receipt.status, receipt.file, receipt.reason, receipt.fingerprint)
+    write_outcomes(layout.outcomes(receipt.unit, context.name), empty(), meta)

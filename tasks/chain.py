@@ -1,0 +1,53 @@
+"""Fingerprints, stage by stage: what a product was made from decides whether it is up to date.
+
+files' sha256 ─▶ fetch ─▶ + cut and selection settings ─▶ cut ─▶ + model ─▶ infer ─▶ + schema ─▶ catalog
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+
+from catalogs.schema import SCHEMA_VERSION
+from galpipe.fingerprint import fingerprint
+from galpipe.survey.files import BrickFiles
+from tasks.context import RunContext
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The fingerprints of one unit's products under one run's settings."""
+
+    fetch: str
+    cut: str
+    infer: str
+    catalog: str
+
+    def as_meta(self) -> dict[str, str]:
+        """Under the names that shard footers use."""
+        return {f"fingerprint_{stage}": value for stage, value in asdict(self).items()}
+
+
+def files_fingerprint(checksums: Mapping[str, str], absent: Iterable[str]) -> str:
+    """Hash of a brick's files: every wanted name with its sha256, or ``absent``."""
+    return fingerprint("fetch", {**checksums, **dict.fromkeys(absent, "absent")})
+
+
+def fetch_fingerprint(files: BrickFiles) -> str:
+    """`files_fingerprint` of fetched files."""
+    return files_fingerprint(files.checksums, files.absent)
+
+
+def chain(fetch: str, context: RunContext) -> Chain:
+    """Fingerprints of everything made from fetched files.
+
+    Parameters
+    ----------
+    fetch : str
+        Fingerprint of the fetched files.
+    context : RunContext
+    """
+    settings = context.settings
+    cut = fingerprint("cut", {"fetch": fetch, "cut": asdict(settings.cut), "selection": asdict(settings.selection)})
+    infer = fingerprint("infer", {"cut": cut, "model": context.model_hash, "infer": {"batch": settings.infer.batch}})
+    return Chain(fetch, cut, infer, fingerprint("catalog", {"infer": infer, "schema": SCHEMA_VERSION}))

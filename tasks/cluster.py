@@ -1,0 +1,105 @@
+"""Dask of every kind: a laptop's cores, its GPUs, or a scheduler that already runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import dask
+from distributed import Client, LocalCluster
+
+from galpipe.config import ClusterSettings
+from galpipe.errors import ConfigurationError, RemoteFailure
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+"""Workers need the checkout on PYTHONPATH; without it a remote worker hangs without a word."""
+
+PROBE_SECONDS = 120
+
+
+def gpu_count() -> int:
+    """GPUs that torch can use here; 0 on a machine without."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def default_workers() -> int:
+    """One worker per core, at most eight: each holds a model and a whole band."""
+    return max(1, min(8, os.cpu_count() or 1))
+
+
+def _local(settings: ClusterSettings) -> LocalCluster:
+    """A cluster on this machine: one worker per GPU where there are any, else one per core."""
+    gpus = gpu_count()
+    if gpus and find_spec("dask_cuda") is not None:
+        from dask_cuda import LocalCUDACluster  # only importable where the CUDA bindings are
+
+        return LocalCUDACluster(n_workers=settings.workers or gpus, threads_per_worker=1, resources={"GPU": 1})
+    workers = settings.workers or default_workers()
+    return LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        memory_limit=settings.memory,
+        resources={"GPU": 1},  # the same resource as on a GPU machine, so that the graph is the same
+        dashboard_address="127.0.0.1:0",
+        host="127.0.0.1",
+        silence_logs=40,
+    )
+
+
+def probe(code_version: str) -> dict[str, Any]:
+    """Runs on a worker: proves that it has our code, and says what it is."""
+    import galpipe
+
+    return {"path": str(Path(galpipe.__file__).parent), "code_version": code_version, "python": sys.version.split()[0], "pid": os.getpid()}
+
+
+@contextmanager
+def connect(settings: ClusterSettings, code_version: str) -> Iterator[Client]:
+    """A client of a working cluster.
+
+    Raises
+    ------
+    ConfigurationError
+        If the scheduler's address cannot be reached or a worker cannot import our code.
+    """
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    environment = {
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(REPOSITORY), *filter(None, paths)])),
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    # Prefect sets the root logger to INFO in passing; the scheduler would fill the terminal
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    options = {"distributed.nanny.pre-spawn-environ": environment, "distributed.scheduler.allowed-failures": 2}
+    with dask.config.set(options):
+        cluster = None if settings.address else _local(settings)
+        try:
+            client = Client(cluster or settings.address, timeout=30)
+        except (OSError, TimeoutError) as error:
+            raise ConfigurationError("a Dask scheduler that answers", f"{error} at {settings.address!r}") from error
+        try:
+            _check(client, code_version)
+            yield client
+        finally:
+            client.close()
+            if cluster is not None:
+                cluster.close(timeout=10)
+
+
+def _check(client: Client, code_version: str) -> None:
+    try:
+        client.submit(probe, code_version, pure=False).result(timeout=PROBE_SECONDS)
+    except TimeoutError as error:
+        raise RemoteFailure(f"a Dask worker that answers within {PROBE_SECONDS} s (is the checkout on its PYTHONPATH?)", "none") from error
+    except ImportError as error:
+        raise ConfigurationError("workers that can import galpipe (put the checkout on their PYTHONPATH)", str(error)) from error

@@ -1,0 +1,67 @@
+"""What is left to do: the plan's bricks against what the ledger says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import astropy.units as u
+from astropy.coordinates import Latitude, Longitude
+from cdshealpix.nested import lonlat_to_healpix
+
+from catalogs.ledger import Done, Ledger
+from galpipe.stamps.store import store_summary
+from galpipe.survey.bricks import brick_by_name
+from galpipe.unit import Unit
+from tasks.chain import chain, files_fingerprint
+from tasks.context import RunContext
+
+TILE_ORDER = 4
+"""HEALPix order of a tile: about 13 square degrees, 200 bricks at most."""
+
+
+def tile_of(unit: Unit) -> int:
+    """The tile that owns a brick, by the brick's center."""
+    center = brick_by_name(unit.brick)
+    return int(lonlat_to_healpix(Longitude(center.ra * u.deg), Latitude(center.dec * u.deg), TILE_ORDER)[0])
+
+
+def pending(context: RunContext, ledger: Ledger, units: Sequence[Unit]) -> list[Unit]:
+    """The units that are not up to date.
+
+    A unit is up to date when its shard was made from the files it was fetched as, by today's settings and model, and is there;
+    or when there was nothing to do in it. Bad data and failures of the far side are tried again: they may have been mended.
+    """
+    if context.force:
+        return list(units)
+    releases = {unit.release for unit in units}
+    release = releases.pop() if len(releases) == 1 else ""
+    fetched, cut, made = (ledger.done(name, context.name, release) for name in ("fetch", "cut", "catalog"))
+
+    def up_to_date(unit: Unit) -> bool:
+        files, stamps, shard = fetched.get(unit), cut.get(unit), made.get(unit)
+        if files is None or files.status != "done":
+            return False
+        links = chain(files.fingerprint, context)
+        if stamps is not None and stamps.status == "no_work":
+            return stamps.fingerprint == links.cut
+        done = shard is not None and shard.status == "done" and shard.fingerprint == links.catalog
+        return done and context.layout.shard(unit, context.name).exists()
+
+    return [unit for unit in units if not up_to_date(unit)]
+
+
+def store_is_current(context: RunContext, unit: Unit, made: Mapping[Unit, Done]) -> bool:
+    """Whether a unit's shard was made from the stamps that lie in its store now.
+
+    Parameters
+    ----------
+    context : RunContext
+    unit : Unit
+    made : mapping
+        From ``ledger.done("catalog", ...)``.
+    """
+    attrs = store_summary(context.layout.stamps(unit, context.settings.cut.name))["attrs"]
+    links = chain(files_fingerprint(attrs["checksums"], attrs["absent"]), context)
+    shard = made.get(unit)
+    current = shard is not None and shard.status == "done" and shard.fingerprint == links.catalog
+    return current and context.layout.shard(unit, context.name).exists()
