@@ -5,7 +5,9 @@ It serves a mock release to the demonstration, and to tests every fault that a r
 
 from __future__ import annotations
 
+import contextlib
 import html
+import socket
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -78,6 +80,7 @@ class MockServer:
         self.stopping = threading.Event()
         self._faults = {path: [[fault, fault.times] for fault in plan] for path, plan in (faults or {}).items()}
         self._open = 0
+        self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._server: ThreadingHTTPServer | None = None
         self._thread: threading.Thread | None = None
@@ -101,6 +104,11 @@ class MockServer:
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
+        # threads that wait for the next request of a kept connection would go on answering
+        with self._lock:
+            for connection in self._connections:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
         if self._thread is not None:
             self._thread.join()
 
@@ -123,6 +131,11 @@ class MockServer:
                     entry[1] = left - 1 if left > 0 else left
                     return fault
         return None
+
+    def connected(self, connection: socket.socket, there: bool) -> None:
+        """Remember which connections are open."""
+        with self._lock:
+            (self._connections.add if there else self._connections.discard)(connection)
 
     def enter(self) -> None:
         """Count a request that began."""
@@ -151,6 +164,16 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 30
     owner: MockServer
+
+    def setup(self) -> None:
+        """Register the connection, so that the server can end it."""
+        super().setup()
+        self.owner.connected(self.connection, True)
+
+    def finish(self) -> None:
+        """Forget the connection."""
+        self.owner.connected(self.connection, False)
+        super().finish()
 
     def log_message(self, format: str, *args: object) -> None:
         """Stay silent: requests are kept in `MockServer.requests`."""

@@ -255,7 +255,8 @@ class Transport:
             if answer.status_code == 416 or start not in (0, have) or (start and said.if_range != known.if_range):
                 forget(part)
                 raise _TryAgain(f"HTTP {answer.status_code}: bytes from {start} of another version, asked for {have}")
-            done = _store(answer.iter_raw(CHUNK), part, start, said)
+            # as they come, not gathered to larger pieces: a cut would lose what was held back
+            done = _store(answer.iter_raw(), part, start, said)
         if total is not None and done.bytes != total:
             forget(part)
             raise _TryAgain(f"{done.bytes} bytes of {total}")
