@@ -61,10 +61,18 @@ def row_column(ra: ArrayLike, dec: ArrayLike) -> tuple[NDArray[np.int64], NDArra
     ra, dec : array_like
         Degrees; any RA, wrapped to 0..360.
     """
-    _, count, _ = _rows()
-    wrapped = np.asarray(ra, np.float64) % 360
-    row = np.clip(np.floor((np.asarray(dec, np.float64) + 90.125) / 0.25).astype(np.int64), 0, ROWS - 1)
-    return row, np.minimum((wrapped / 360 * count[row]).astype(np.int64), count[row] - 1)
+    dec_of, count, _ = _rows()
+    wrapped, north = np.asarray(ra, np.float64) % 360, np.asarray(dec, np.float64)
+    # the remainder of a tiny negative angle rounds to 360
+    wrapped = np.where(wrapped >= 360, 0.0, wrapped)
+    row = np.clip(np.floor((north + 90.125) / 0.25).astype(np.int64), 0, ROWS - 1)
+    row -= (north < dec_of[row] - 0.125) & (row > 0)
+    column = np.minimum((wrapped / 360 * count[row]).astype(np.int64), count[row] - 1)
+    # a division may round across an edge: the edges themselves decide, as they do for brick_primary
+    width = 360.0 / count[row]
+    column -= wrapped < column * width
+    column += (wrapped >= (column + 1) * width) & (column < count[row] - 1)
+    return row, column
 
 
 def brick(row: int, column: int) -> Brick:

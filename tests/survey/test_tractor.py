@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from galpipe.errors import BadData
+from galpipe.survey.bricks import brick_by_name, brick_wcs
+from galpipe.survey.tractor import NEEDED, bands_of, maskbit_names, packed_id, read_tractor, subset_schema, tractor_subset, unpack_id
+from tests.survey.fake_release import BRICK, UNIT, tractor_bytes, tractor_columns
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / f"tractor-{BRICK}.fits"
+
+
+def test_a_table_of_today(path: Path) -> None:
+    path.write_bytes(tractor_bytes(tractor_columns(), {"MBIT_1": "BRIGHT", "MBIT_20": "NEW"}))
+    table = read_tractor(path, UNIT)
+    assert bands_of(table) == ("g", "r", "z")
+    assert table["ref_cat"].to_pylist() == ["", "", ""]
+    assert table["dchisq"].to_pylist()[0] == [0.0] * 5
+    subset = tractor_subset(table)
+    assert subset.schema.equals(subset_schema())
+    assert maskbit_names(subset) == {"BRIGHT": 1, "NEW": 20}
+    assert subset["flux_i"].null_count == 3
+    assert subset["flux_r"].to_pylist() == [20.0] * 3
+    assert unpack_id(subset["source_id"][2].as_py()) == (9010, brick_by_name(BRICK).brickid, 2)
+
+
+def test_upper_case_names_and_other_widths(path: Path) -> None:
+    columns = {name.upper(): values for name, values in tractor_columns(bands="griz").items()}
+    columns["MASKBITS"] = np.full(3, 1 << 19, np.int32)
+    columns["FLUX_R"] = columns["FLUX_R"].astype(np.float64)
+    columns["TYPE"] = np.full(3, "COMP", "S4")
+    path.write_bytes(tractor_bytes(columns))
+    subset = tractor_subset(read_tractor(path, UNIT))
+    assert subset["maskbits"].to_pylist() == [1 << 19] * 3
+    assert subset["type"].to_pylist() == ["COMP"] * 3
+    assert subset["flux_i"].null_count == 0
+
+
+@pytest.mark.parametrize("name", [*NEEDED, "flux_g", "flux_ivar_r", "shape_e1"])
+def test_a_missing_needed_column_is_named(path: Path, name: str) -> None:
+    columns = tractor_columns()
+    del columns[name]
+    path.write_bytes(tractor_bytes(columns))
+    with pytest.raises(BadData, match=rf"dr9/south/{BRICK} tractor-{BRICK}.fits: expected a column '{name}'"):
+        read_tractor(path, UNIT)
+
+
+def test_a_table_of_another_brick(path: Path) -> None:
+    path.write_bytes(tractor_bytes(tractor_columns(brick="0001m002")))
+    with pytest.raises(BadData, match=r"expected brickid 455939 in every row, got .*328928"):
+        read_tractor(path, UNIT)
+
+
+def test_a_wrong_name_beside_the_right_id(path: Path) -> None:
+    columns = tractor_columns()
+    columns["brickname"] = np.array([BRICK, "0001m002", BRICK], "S8")
+    path.write_bytes(tractor_bytes(columns))
+    with pytest.raises(BadData, match="brickname"):
+        read_tractor(path, UNIT)
+
+
+def test_repeated_ids(path: Path) -> None:
+    columns = tractor_columns()
+    columns["objid"][:] = 5
+    path.write_bytes(tractor_bytes(columns))
+    with pytest.raises(BadData, match="got 2 repeated"):
+        read_tractor(path, UNIT)
+
+
+def test_rows_without_position_are_kept(path: Path) -> None:
+    columns = tractor_columns()
+    columns["ra"][1] = np.nan
+    path.write_bytes(tractor_bytes(columns))
+    assert np.isnan(read_tractor(path, UNIT)["ra"].to_pylist()[1])
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "an empty file"),
+        (b"<html>no</html>", "readable FITS table"),
+        (tractor_bytes(tractor_columns(200))[:-4000], "truncated"),
+        (tractor_bytes(tractor_columns(200))[:5000], "readable FITS table|truncated|no table"),
+    ],
+)
+def test_damaged_tables(path: Path, content: bytes, what: str) -> None:
+    path.write_bytes(content)
+    with pytest.raises(BadData, match=what):
+        read_tractor(path, UNIT)
+
+
+def test_an_empty_table_is_a_table(path: Path) -> None:
+    path.write_bytes(tractor_bytes(tractor_columns(0)))
+    assert tractor_subset(read_tractor(path, UNIT)).num_rows == 0
+
+
+def test_what_old_tables_leave_out_is_computed(path: Path) -> None:
+    columns = tractor_columns(2)
+    owner = brick_by_name(BRICK)
+    columns["ra"][1] = owner.ra2 + 0.001
+    whole = read_after(path, columns)
+    for name in ("brick_primary", "bx", "by"):
+        del columns[name]
+    table = read_after(path, columns)
+    assert table["brick_primary"].to_pylist() == [True, False]
+    assert table["bx"].to_pylist()[0] == pytest.approx(whole["bx"].to_pylist()[0], abs=1e-3)
+    expected = brick_wcs(owner).all_world2pix([[owner.ra2 + 0.001, owner.dec]], 0)[0]
+    assert table["bx"].to_pylist()[1] == pytest.approx(expected[0], abs=1e-3)
+
+
+def read_after(path: Path, columns: dict[str, np.ndarray]) -> pa.Table:
+    path.write_bytes(tractor_bytes(columns))
+    return read_tractor(path, UNIT)
+
+
+def test_dr8_shapes_by_type(path: Path) -> None:
+    columns = tractor_columns(6)
+    columns["type"] = np.array(["PSF", "REX", "EXP", "DEV", "COMP", "COMP"], "S4")
+    columns["fracdev"] = np.array([0, 0, 0, 1, 0.2, 0.8], np.float32)
+    for name in ("r", "e1", "e2"):
+        for end in ("", "_ivar"):
+            columns[f"shapeexp_{name}{end}"] = np.full(6, 1.0, np.float32)
+            columns[f"shapedev_{name}{end}"] = np.full(6, 2.0, np.float32)
+            del columns[f"shape_{name}{end}"]
+    del columns["sersic"]
+    subset = tractor_subset(read_after(path, columns))
+    assert subset["shape_r"].to_pylist() == [0, 1, 1, 2, 1, 2]
+    assert subset["shape_e2_ivar"].to_pylist() == [0, 1, 1, 2, 1, 2]
+    assert subset["sersic"].to_pylist() == [0, 1, 1, 4, None, None]
+
+
+def test_redshifts_that_were_not_computed_are_null(path: Path) -> None:
+    columns = tractor_columns(2)
+    columns["z_phot_median"] = np.array([0.3, -99], np.float32)
+    columns["z_spec"] = np.array([-99, -99], np.float32)
+    subset = tractor_subset(read_after(path, columns))
+    assert subset["z_phot_median"].to_pylist() == [pytest.approx(0.3), None]
+    assert subset["z_spec"].null_count == 2
+
+
+@given(st.integers(0, 0x7FFF), st.integers(1, 662174), st.integers(0, 0x3FFFFF))
+def test_packed_ids_round_trip(release: int, brickid: int, objid: int) -> None:
+    table = pa.table({"release": [release], "brickid": [brickid], "objid": [objid]})
+    assert unpack_id(packed_id(table)[0].as_py()) == (release, brickid, objid)
