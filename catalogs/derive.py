@@ -122,7 +122,7 @@ def _size_flags(sources: pa.Table) -> dict[str, pa.Array]:
     faint = nanomaggies_to_mag(flux) > VOLUNTEERS_FAINTEST_R
     known = np.isfinite(size) & (seeing > 0)
     beyond = faint | (known & (size < VOLUNTEERS_SMALLEST * seeing))
-    ref = sources["ref_cat"].fill_null("").to_pylist() if "ref_cat" in sources.column_names else [""] * rows
+    ref = sources["ref_cat"].cast(pa.string()).fill_null("").to_pylist() if "ref_cat" in sources.column_names else [""] * rows
     atlas = np.array([text.startswith("L") for text in ref], bool)
     in_ellipse = (_ints(sources, "maskbits") & mask_value(maskbit_names(sources), ("GALAXY",))) != 0
     return {

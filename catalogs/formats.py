@@ -111,17 +111,23 @@ def _csv(table: pa.Table, path: Path) -> list[str]:
     return notes
 
 
+def _write_astropy(table: pa.Table, path: Path, form: str) -> None:
+    with warnings.catch_warnings():
+        # about nanomaggies, which have to stay
+        for category in (u.UnitsWarning, W50):
+            warnings.simplefilter("ignore", category)
+        to_astropy(table).write(path, format=form, overwrite=True)
+
+
 def _fits(table: pa.Table, path: Path) -> list[str]:
     flat, notes = _split(table, vectors=True)
-    to_astropy(flat).write(path, format="fits", overwrite=True)
+    _write_astropy(flat, path, "fits")
     return notes
 
 
 def _votable(table: pa.Table, path: Path) -> list[str]:
     flat, notes = _split(table, vectors=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", W50)
-        to_astropy(flat).write(path, format="votable", overwrite=True)
+    _write_astropy(flat, path, "votable")
     return notes
 
 

@@ -202,6 +202,16 @@ class Ledger:
         with self._engine.connect() as connection:
             return [dict(row) for row in connection.execute(wanted).mappings()]
 
+    def run_totals(self, run_id: str) -> list[dict[str, Any]]:
+        """Bricks, rows and seconds of work by stage and status, of what one run recorded last."""
+        table = UNITS.c
+        by = (table.stage, table.status)
+        rows, seconds = sa.cast(sa.func.sum(table.rows), sa.BigInteger), sa.func.sum(table.seconds)
+        wanted = sa.select(*by, sa.func.count().label("bricks"), rows.label("rows"), seconds.label("seconds"))
+        with self._engine.connect() as connection:
+            found = connection.execute(wanted.where(table.run_id == run_id).group_by(*by).order_by(*by))
+            return [dict(row) for row in found.mappings()]
+
     def failures(self, name: str, limit: int | None = None, run_id: str = "") -> list[Receipt]:
         """Receipts whose status is neither ``done`` nor ``no_work``, sorted by unit."""
         wanted = UNITS.c.status.not_in(("done", "no_work")) & UNITS.c.name.in_(("", name))
@@ -225,9 +235,9 @@ class Ledger:
         schema = pa.schema([(column.name, kinds.get(column.name, pa.string())) for column in UNITS.columns])
         wanted = sa.select(UNITS).where(UNITS.c.name.in_(("", name))).order_by(*(UNITS.c[key] for key in _KEY))
         with self._engine.connect() as connection:
-            rows = connection.execute(wanted).all()
-        columns = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
-        return pa.table([pa.array(values, item.type) for values, item in zip(columns, schema, strict=True)], schema=schema)
+            parts = connection.execution_options(yield_per=20_000).execute(wanted).partitions()
+            batches = [pa.record_batch(list(map(list, zip(*part, strict=True))), schema=schema) for part in parts]
+        return pa.Table.from_batches(batches, schema=schema)
 
     def start_run(self, run_id: str, name: str, settings: Mapping[str, Any]) -> None:
         """Note that a run began."""

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from catalogs.derive import healpix29
 from catalogs.hats import CURRENT, manifest, version_folder
 from catalogs.inventory import outcomes_files, shard_files
 from catalogs.ledger import Ledger
@@ -168,7 +169,10 @@ class _Books:
 
 
 def _value_problems(table: pa.Table) -> Iterator[str]:
-    """Ranges, sums and units of a shard."""
+    """Positions, ranges, sums and units of a shard."""
+    ra, dec = (np.array(table[name].cast(pa.float64()).to_numpy()) for name in ("ra", "dec"))
+    if not healpix29(ra, dec).equals(table[HEALPIX].combine_chunks()):
+        yield f"expected {HEALPIX} of (ra, dec), got others"
     for item in table.schema:
         fraction = item.name.endswith("_fraction") or item.name.startswith("valid_frac_")
         if fraction and pa.types.is_floating(item.type):
@@ -187,13 +191,10 @@ def _value_problems(table: pa.Table) -> Iterator[str]:
 
 
 def _questions(names: list[str]) -> Mapping[str, list[str]]:
-    """Fraction columns by question: ``{question}_{answer}_fraction``, with no underscore inside either name."""
-    questions: dict[str, list[str]] = {}
-    for name in names:
-        parts = name.split("_")
-        if len(parts) == 3 and parts[2] == "fraction":
-            questions.setdefault(parts[0], []).append(name)
-    return questions
+    """Fraction columns by question, ``{question}_{answer}_fraction``; a question is what has ``{question}_proportion_asked``."""
+    asked = [name.removesuffix("_proportion_asked") for name in names if name.endswith("_proportion_asked")]
+    fractions = {question: [name for name in names if name.startswith(f"{question}_") and name.endswith("_fraction")] for question in asked}
+    return {question: answers for question, answers in fractions.items() if answers}
 
 
 def _duplicates(ids: list[NDArray[np.int64]], file: str) -> list[Problem]:
