@@ -1,60 +1,73 @@
-"""The classical baseline beside the detection head: SEP (SourceExtractor as a library; Barbary 2016, JOSS 1, 58).
+"""The classical baseline beside detection: sep (Source Extractor as a library, Barbary 2016, doi 10.21105/joss.00058).
 
-Not learned: background, extraction at 1.5 sigma and an automatic (Kron) aperture in one band, the deepest of r, z, g, i that has
-enough pixels.
+Not a head: it sees the stamp's pixels, not the encoder's features, and learns nothing. Bertin & Arnouts 1996 define the quantities.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import sep
-from numpy.typing import NDArray
 
 from galpipe.columns import Column
 from galpipe.stamps.stampset import StampSet
-from galpipe.survey.photometry import nanomaggies_to_mag
 
-PREFERENCE = ("r", "z", "g", "i")
-"""Order in which bands are tried: r goes deep and sees all types."""
+PREFERRED = ("r", "z", "g", "i")
+"""The band that is searched: the first of these with enough valid pixels."""
 
 LEAST_VALID = 0.3
-"""Share of valid pixels below which a band is not measured."""
-
 THRESHOLD = 1.5
-"""Isophote, in sigma of a pixel."""
+"""Detection threshold in units of the background's rms."""
 
-KRON = 2.5
-"""Kron factor of the automatic aperture (Bertin & Arnouts 1996)."""
+LEAST_AREA = 5
+BOX = 38
+"""Pixels of a background cell: a quarter of a stamp."""
 
-MAX_DISTANCE = 6.0
-"""Pixels between the stamp's center and the object that is taken for its galaxy."""
+REACH = 8.0
+"""Pixels (2.1 arcsec) from the source within which the nearest object is taken as the source's own."""
 
-_FLOATS = {
-    "sep_x": ("pix", "Center in the stamp, x from 0"),
-    "sep_y": ("pix", "Center in the stamp, y from 0"),
-    "sep_a": ("arcsec", "Isophotal major axis, rms"),
-    "sep_b": ("arcsec", "Isophotal minor axis, rms"),
-    "sep_position_angle": ("deg", "Position angle, east of north, 0 to 180"),
-    "sep_flux_auto": ("nmgy", "Flux in the Kron aperture, corrected for dust"),
-    "sep_flux_auto_err": ("nmgy", "Its error from the pixels' invvar"),
-    "sep_mag_auto": ("mag", "AB magnitude of sep_flux_auto"),
-    "sep_flux_radius": ("arcsec", "Radius of half of sep_flux_auto, as observed (with the PSF)"),
+KRON, AUTO_FACTOR, LEAST_RADIUS = 6.0, 2.5, 3.5
+
+_TEXTS = {
+    "sep_x": ("pix", "x of the object nearest to the source, stamp pixels"),
+    "sep_y": ("pix", "y of the object nearest to the source, stamp pixels"),
+    "sep_a": ("arcsec", "Semi-major axis (second moment) of that object"),
+    "sep_b": ("arcsec", "Semi-minor axis (second moment) of that object"),
+    "sep_theta": ("deg", "Angle of its major axis from the x axis toward y, -90 to 90"),
+    "sep_position_angle": ("deg", "Position angle of its major axis, east of north, 0 to 180"),
+    "sep_flux": ("nanomaggy", "AUTO flux of that object, background subtracted, dereddened"),
+    "sep_mag": ("mag", "AUTO magnitude of that object, dereddened"),
 }
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What sep found in one stamp; figures are NaN where no object is near the source.
+
+    Parameters
+    ----------
+    count : int
+        Objects in the stamp.
+    figures : dict
+        By column name.
+    """
+
+    count: int
+    figures: dict[str, float]
 
 
 def columns() -> tuple[Column, ...]:
     """Columns of `sep_columns`, in order."""
-    first = (
-        Column("sep_band", pa.string(), "", "Band that SEP measured"),
-        Column("sep_n_objects", pa.int32(), "", "Objects that SEP found in the stamp"),
-    )
-    # SEP's sums differ in the last bits between machines
-    return first + tuple(Column(name, pa.float32(), unit, f"SEP: {text}", 1e-3) for name, (unit, text) in _FLOATS.items())
+    counted = Column("sep_n_objects", pa.int16(), "", f"Objects that sep finds in the stamp over {THRESHOLD} sigma; null without data", 1.0)
+    band = Column("sep_band", pa.string(), "", "Band that sep searched; null without data")
+    return (counted, band, *(Column(name, pa.float32(), unit, f"sep: {text}", 1e-2) for name, (unit, text) in _TEXTS.items()))
 
 
 def sep_columns(stamps: StampSet) -> pa.Table:
-    """Measure the central object of each stamp.
+    """Run sep on every stamp.
 
     Parameters
     ----------
@@ -64,61 +77,82 @@ def sep_columns(stamps: StampSet) -> pa.Table:
     Returns
     -------
     pyarrow.Table
-        N rows in order, columns as `columns` says; null where SEP found nothing at the center.
+        N rows, columns as `columns` says; null where nothing could be measured.
     """
-    rows = [_measure(stamps, index) for index in range(len(stamps))]
+    rows = [_one(stamps, index) for index in range(len(stamps))]
+    arrays: dict[str, pa.Array] = {
+        "sep_n_objects": pa.array([None if item is None else item[1].count for item in rows], pa.int16()),
+        "sep_band": pa.array([None if item is None else item[0] for item in rows], pa.string()),
+    }
+    for name in _TEXTS:
+        values = [None if item is None else item[1].figures[name] for item in rows]
+        arrays[name] = pa.array([value if value is not None and np.isfinite(value) else None for value in values], pa.float32())
     schema = pa.schema([column.field() for column in columns()])
-    return pa.table([pa.array([row.get(item.name) for row in rows], item.type) for item in schema], schema=schema)
+    return pa.table([arrays[name] for name in schema.names], schema=schema)
 
 
-def _band(stamps: StampSet, valid: NDArray[np.bool_]) -> int | None:
-    usable = [band for band in PREFERENCE if band in stamps.bands and valid[stamps.bands.index(band)].mean() >= LEAST_VALID]
-    return stamps.bands.index(usable[0]) if usable else None
+def _one(stamps: StampSet, index: int) -> tuple[str, Measured] | None:
+    valid = stamps.take([index]).valid()[0]
+    share = valid.mean(axis=(1, 2))
+    usable = [band for band in PREFERRED if band in stamps.bands and share[stamps.bands.index(band)] >= LEAST_VALID]
+    if not usable:
+        return None
+    place = stamps.bands.index(usable[0])
+    return usable[0], measure(stamps.flux(index)[place], ~valid[place], stamps.pixscale)
 
 
-def _measure(stamps: StampSet, index: int) -> dict[str, float | int | str]:
-    one = stamps.take([index])
-    valid = one.valid()[0]
-    band = _band(stamps, valid)
-    if band is None:
-        return {}
-    flux = np.ascontiguousarray(one.flux(0)[band], np.float32)
-    invvar, mask = one.invvar()[0][band], ~valid[band]
-    sigma = np.where(mask, 0.0, 1.0 / np.sqrt(np.where(mask, 1.0, np.maximum(invvar, 1e-12)))).astype(np.float32)
+def measure(flux: npt.NDArray[np.float32], masked: npt.NDArray[np.bool_], pixscale: float) -> Measured:
+    """Background, extraction and AUTO photometry of one plane.
+
+    Parameters
+    ----------
+    flux : ndarray
+        Float32, shape (S, S), nanomaggies per pixel, north up, east left.
+    masked : ndarray
+        Bool, shape (S, S).
+    pixscale : float
+        Arcsec per pixel.
+    """
+    plane = np.ascontiguousarray(np.where(masked, 0, flux), dtype=np.float32)
+    background = sep.Background(plane, mask=masked, bw=BOX, bh=BOX)
+    plane = plane - background.back()
+    empty = dict.fromkeys(_TEXTS, float("nan"))
+    noise = float(background.globalrms)
+    if not noise > 0:
+        return Measured(0, empty)
     try:
-        background = sep.Background(flux, mask=mask, bw=38, bh=38)
-        image = flux - background.back()
-        found = sep.extract(image, THRESHOLD, err=sigma, mask=mask, minarea=5)
-    # SEP raises a bare Exception when its pixel stack or sub-object limit overflows (a saturated star fills the stamp)
-    except Exception:
-        return {"sep_band": stamps.bands[band]}
-    row: dict[str, float | int | str] = {"sep_band": stamps.bands[band], "sep_n_objects": len(found)}
-    center = stamps.size // 2
-    distance = np.hypot(found["x"] - center, found["y"] - center)
-    if len(found) and distance.min() <= MAX_DISTANCE:
-        row |= _central(image, sigma, mask, found[int(np.argmin(distance))], stamps.pixscale)
-    return row
+        found = sep.extract(plane, THRESHOLD, err=noise, mask=masked, minarea=LEAST_AREA)
+    except Exception as error:
+        # sep raises a bare Exception when its buffers overflow in a crowded stamp; anything else is a bug
+        if "object" not in str(error) and "pixel" not in str(error):
+            raise
+        return Measured(0, empty)
+    middle = flux.shape[0] // 2
+    away = np.hypot(found["x"] - middle, found["y"] - middle)
+    if not len(found) or away.min() > REACH:
+        return Measured(len(found), empty)
+    own = found[int(away.argmin())]
+    total = _auto_flux(plane, own, masked)
+    theta = float(np.rad2deg(own["theta"]))
+    figures = {
+        "sep_x": float(own["x"]),
+        "sep_y": float(own["y"]),
+        "sep_a": float(own["a"]) * pixscale,
+        "sep_b": float(own["b"]) * pixscale,
+        "sep_theta": theta,
+        # x runs west, so an angle from x toward y is 90 deg more than one from north toward east
+        "sep_position_angle": float(np.mod(theta - 90.0, 180.0)),
+        "sep_flux": total,
+        "sep_mag": 22.5 - 2.5 * float(np.log10(total)) if total > 0 else float("nan"),
+    }
+    return Measured(len(found), figures)
 
 
-def _central(
-    image: NDArray[np.float32], sigma: NDArray[np.float32], mask: NDArray[np.bool_], item: np.void, pixscale: float
-) -> dict[str, float | int | str]:
-    # sep's aperture functions take arrays only
-    where = [np.array([float(item[name])]) for name in ("x", "y", "a", "b")]
-    x, y, a, b = (float(value[0]) for value in where)
-    theta = float(item["theta"])
-    # east is -x: a major axis at angle theta from +x points (theta - 90) from north towards east
-    row: dict[str, float | int | str] = {"sep_x": x, "sep_y": y, "sep_a": a * pixscale, "sep_b": b * pixscale}
-    row["sep_position_angle"] = float((np.degrees(theta) - 90.0) % 180.0)
-    if not (np.isfinite([a, b]).all() and b > 0):
-        return row
-    ellipse = (*where, np.clip([theta], -np.pi / 2, np.pi / 2))
-    radius, _ = sep.kron_radius(image, *ellipse, 6.0, mask=mask)
-    if not np.isfinite(radius[0]) or radius[0] <= 0:
-        return row
-    flux, error, _ = sep.sum_ellipse(image, *ellipse, KRON * radius, err=sigma, mask=mask, subpix=1)
-    row |= {"sep_flux_auto": float(flux[0]), "sep_flux_auto_err": float(error[0])}
-    if flux[0] > 0:
-        half, _ = sep.flux_radius(image, where[0], where[1], 6.0 * where[2], 0.5, normflux=flux, mask=mask, subpix=5)
-        row |= {"sep_mag_auto": float(nanomaggies_to_mag(flux)[0]), "sep_flux_radius": float(np.ravel(half)[0]) * pixscale}
-    return row
+def _auto_flux(plane: npt.NDArray[np.float32], own: np.void, masked: npt.NDArray[np.bool_]) -> float:
+    shape = ([own["x"]], [own["y"]], [max(own["a"], 0.5)], [max(own["b"], 0.5)], [np.clip(own["theta"], -np.pi / 2, np.pi / 2)])
+    radius, _ = sep.kron_radius(plane, *shape, KRON, mask=masked)
+    if AUTO_FACTOR * radius[0] * np.sqrt(own["a"] * own["b"]) < LEAST_RADIUS or not np.isfinite(radius[0]):
+        flux, _, _ = sep.sum_circle(plane, [own["x"]], [own["y"]], LEAST_RADIUS, mask=masked, subpix=1)
+    else:
+        flux, _, _ = sep.sum_ellipse(plane, *shape, AUTO_FACTOR * radius[0], mask=masked, subpix=1)
+    return float(flux[0])

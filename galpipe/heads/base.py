@@ -1,0 +1,170 @@
+"""What a downstream task is: one file of this package with one subclass of `Head`.
+
+Adding a task: write ``galpipe/heads/<name>.py`` with a class that derives from `Head`, name it in ``ModelSettings.heads``, train.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from torch import Tensor, nn
+
+from galpipe.columns import Column
+from galpipe.errors import ConfigurationError
+from galpipe.lvm.encoder import Features, ModelSettings
+
+FloatArray = npt.NDArray[np.float32]
+Outputs = dict[str, Tensor]
+RawOutputs = dict[str, FloatArray]
+
+
+@dataclass(frozen=True)
+class StampContext:
+    """What decoding may know of the stamps besides the raw outputs.
+
+    Parameters
+    ----------
+    sources : pyarrow.Table
+        N rows; ra and dec (deg), stamp_dx and stamp_dy (px) where known.
+    size : int
+        Pixels on a side of the stamp.
+    margin : int
+        Width of the frame that the model's input has around the stamp.
+    pixscale : float
+        Arcsec per pixel.
+    pixels : ndarray
+        Float32, shape (N, 3, P, P), the model's input in asinh units.
+    valid : ndarray
+        Float32, shape (N, 3, P, P), 1 where measured.
+    """
+
+    sources: pa.Table
+    size: int
+    margin: int
+    pixscale: float
+    pixels: FloatArray
+    valid: FloatArray
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Known answers of stamps, as training and scoring read them; arrays and positions in the model's padded frame of P pixels.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        N rows of the mock truth (science.md section 4); null where a stamp's source matches no true one.
+    objects : tuple of ndarray
+        N arrays float32 of shape (K_i, 8): x, y, x0, y0, x1, y1 (px, box ends inclusive), is_star, ignore.
+    segments : ndarray
+        uint8, shape (N, P, P): 1 + row in ``objects`` of the object that owns the pixel, 0 = sky, 255 = ignored.
+    clean : ndarray
+        Float32, shape (N, 3, P, P), noiseless image in asinh units.
+    known : ndarray
+        Bool, shape (N, P, P): inside the brick's frame, so that the truth says something.
+    """
+
+    table: pa.Table
+    objects: tuple[FloatArray, ...]
+    segments: npt.NDArray[np.uint8]
+    clean: FloatArray
+    known: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A head's figure beside that of a constant answer.
+
+    Parameters
+    ----------
+    name, unit : str
+    value, constant : float
+        The model's figure and the constant answer's.
+    higher_is_better : bool
+    count : int
+        Galaxies (or objects) it rests on.
+    constant_is : str
+        What the constant answer is.
+    """
+
+    name: str
+    unit: str
+    value: float
+    constant: float
+    higher_is_better: bool
+    count: int
+    constant_is: str
+
+    @property
+    def beats_constant(self) -> bool:
+        """Whether the model is better than the constant answer."""
+        return self.value > self.constant if self.higher_is_better else self.value < self.constant
+
+
+class Head(nn.Module, ABC):
+    """One downstream task on the shared encoder."""
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    needs_pixels: ClassVar[bool] = True
+    """False when the stored embedding is all it needs, so that it can be re-done without stamps."""
+
+    @classmethod
+    @abstractmethod
+    def build(cls, settings: ModelSettings) -> Head:
+        """Make the head for a model of these sizes."""
+
+    @abstractmethod
+    def columns(self) -> tuple[Column, ...]:
+        """The catalog columns that `decode` fills, in order."""
+
+    @abstractmethod
+    def forward(self, features: Features) -> Outputs:
+        """Raw outputs, first axis N."""
+
+    @abstractmethod
+    def targets(self, truth: Truth) -> Outputs:
+        """The truth of a batch as this head's loss wants it."""
+
+    @abstractmethod
+    def loss(self, outputs: Outputs, targets: Outputs) -> Tensor:
+        """Scalar loss of a batch."""
+
+    @abstractmethod
+    def decode(self, outputs: RawOutputs, context: StampContext) -> dict[str, pa.Array]:
+        """Catalog values of a batch, one array per column of `columns`."""
+
+    @abstractmethod
+    def score(self, predicted: pa.Table, truth: Truth, training: pa.Table) -> list[Score]:
+        """Figures on stamps of known truth, each beside the constant answer learned from the training truth."""
+
+    def measure(self, outputs: RawOutputs, truth: Truth, context: StampContext) -> dict[str, npt.NDArray[np.float64]]:
+        """Figures per stamp that need the raw outputs, of degraded inputs; they join the columns that `score` reads."""
+        return {}
+
+    def prepare(self, table: pa.Table) -> None:
+        """Learn constants (means, spreads) from the training truth before the first step."""
+
+
+def head_class(name: str) -> type[Head]:
+    """The head that a module of this package defines.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such module, or it defines no head.
+    """
+    try:
+        module = importlib.import_module(f"galpipe.heads.{name}")
+    except ModuleNotFoundError as error:
+        raise ConfigurationError("a head with a module in galpipe/heads", repr(name)) from error
+    for item in vars(module).values():
+        if isinstance(item, type) and issubclass(item, Head) and item.__module__ == module.__name__:
+            return item
+    raise ConfigurationError(f"a subclass of Head in galpipe/heads/{name}.py", "none")

@@ -1,0 +1,69 @@
+"""The model card for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from galpipe.lvm.encoder import ModelSettings
+
+LIMITS = """\
+- Learned from a mock sky only (except the unlabelled pixels above): every answer is tagged `mock only`; nothing here is a measurement.
+- `z_mock` reproduces the mock's redshifts, which follow from its colors and sizes; it says nothing about real redshifts.
+- Small by intent: it shows that every part of the line works. Rare morphologies (rings, lenses, irregulars) are hardly seen in training.
+- Stamps of 39.8 arcsec: larger galaxies are cut off, their sizes and magnitudes are wrong.
+- Magnitudes are dereddened, because the pixels are.
+- Restored images are for the eye: sharpened to 0.85 of the stamp's own PSF (FWHM, per band); no flux may be measured on them.
+- Pictures (JPEG route) reach the model by an approximate inverse of the survey's stretch; predictions on them are not supported.
+- Vote-fraction intervals and sigmas are the model's own; the coverage among the scores is their only test.
+"""
+
+
+def card_text(card: dict[str, Any], settings: ModelSettings) -> str:
+    """Markdown text of ``MODEL_CARD.md``.
+
+    Parameters
+    ----------
+    card : dict
+        Content of ``card.json`` with training facts and scores.
+    settings : ModelSettings
+    """
+    training = card["training"]
+    own = training["settings"]
+    lines = [
+        f"# {card['name']} {card['version']}",
+        "",
+        "SwinV2 encoder (timm) with a light decoder and heads for " + ", ".join(settings.heads) + ". Weights: safetensors, float16.",
+        "",
+        "## Training",
+        "",
+        f"- Data: {training['stamps']} mock stamps of {len(training['training_bricks'])} mock bricks (DR9 and DR10 layout, north and"
+        f" south), seeds {own['sky_seed']} to {own['sky_seed'] + own['bricks'] - 1}.",
+        f"- Pre-training: masked reconstruction, {own['pretrain_steps']} steps of {own['batch']} stamps, on the mock stamps and"
+        f" {training['real_stamps']} real ones (pixels only; mostly pictures by the JPEG route).",
+        f"- Multi-task training: {own['finetune_steps']} steps of {own['batch']} stamps, seed {own['seed']}.",
+        f"- Time: {training['seconds'] / 60:.0f} minutes, {own['threads']} thread(s).",
+        "",
+        "## Scores on held-out mock bricks",
+        "",
+        "Every figure stands beside that of a constant answer.",
+    ]
+    for brick, heads in card["scores"].items():
+        lines += [
+            "",
+            f"### Brick {brick.split('-')[0]}",
+            "",
+            "| head | figure | model | constant | constant is | n |",
+            "|---|---|---|---|---|---|",
+        ]
+        for head, scores in heads.items():
+            lines += [_row(head, score) for score in scores]
+    return "\n".join([*lines, "", "## Limits", "", LIMITS])
+
+
+def _row(head: str, score: dict[str, Any]) -> str:
+    unit = f" {score['unit']}" if score["unit"] else ""
+    mark = "" if score["beats_constant"] else " (worse)"
+    return (
+        f"| {head} | {score['name']} | {score['value']:.3f}{unit}{mark} | {score['constant']:.3f}{unit} |"
+        f" {score['constant_is']} | {score['count']} |"
+    )

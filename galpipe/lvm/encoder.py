@@ -1,0 +1,244 @@
+"""The large vision model: a SwinV2 encoder (timm) behind a convolutional stem, and a light decoder.
+
+SwinV2: Liu et al. 2022, arXiv:2111.09883. The decoder is a feature pyramid (Lin et al. 2017, arXiv:1612.03144) that ends at half the
+input's resolution, where the stem's features join it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from timm.models.swin_transformer_v2 import SwinTransformerV2
+from torch import Tensor, nn
+from torch.nn import functional
+
+from galpipe.config import SOFTENING
+from galpipe.errors import ConfigurationError
+from galpipe.lvm.inputs import CONDITIONS, MODEL_BANDS, PADDED_SIZE, Inputs
+
+APERTURES = (4, 8, 16, 32)
+"""Radii in pixels of the central apertures whose fluxes go in beside the pixels."""
+
+INPUT_SCALE = 0.5
+"""Factor from asinh units to the stem's input."""
+
+BRIGHTEST = 12.0
+"""asinh units above which a pixel's flux is not followed (1,000 nanomaggies in r)."""
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Sizes of the model; part of the model card.
+
+    Parameters
+    ----------
+    dims : int
+        Channels of the first stage; doubled at each of the next three.
+    depths, attention_heads : tuple of int
+        Blocks and attention heads of each stage.
+    window : int
+        Attention window in tokens; divides 40, 20, 10 and 5.
+    stem : int
+        Channels at half resolution.
+    decoder : int
+        Channels of the decoded features.
+    embedding : int
+        Length of the embedding.
+    heads : tuple of str
+        Names of the downstream tasks, each a module of `galpipe.heads`.
+    """
+
+    dims: int = 32
+    depths: tuple[int, ...] = (1, 1, 2, 1)
+    attention_heads: tuple[int, ...] = (2, 4, 8, 8)
+    window: int = 5
+    stem: int = 24
+    decoder: int = 24
+    embedding: int = 192
+    heads: tuple[str, ...] = ("morphology", "parameters", "detection", "restoration")
+
+    def __post_init__(self) -> None:
+        if len(self.depths) != 4 or len(self.attention_heads) != 4:
+            raise ConfigurationError("four stages in depths and attention_heads", f"{self.depths}, {self.attention_heads}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelSettings:
+        """Read back what `as_dict` wrote."""
+        try:
+            tidy: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+            return cls(**tidy)
+        except TypeError as error:
+            raise ConfigurationError("model settings of this version", str(error)) from error
+
+    @property
+    def stage_dims(self) -> tuple[int, ...]:
+        """Channels at strides 4, 8, 16 and 32."""
+        return tuple(self.dims * 2**stage for stage in range(4))
+
+    @property
+    def center(self) -> int:
+        """Length of the vector of central features."""
+        return sum(self.stage_dims)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What one encoder pass gives to every head.
+
+    Parameters
+    ----------
+    scales : tuple of Tensor
+        Four maps, shapes (N, C_k, P / 4 / 2**k, P / 4 / 2**k).
+    center : Tensor
+        Shape (N, sum of C_k): the maps around the source's pixel, side by side.
+    embedding : Tensor
+        Shape (N, E).
+    photometry : Tensor
+        Shape (N, 12): asinh of central aperture fluxes, band by band.
+    decoded : Tensor
+        Shape (N, D, P / 2, P / 2).
+    inputs : Inputs
+        What the encoder saw.
+    """
+
+    scales: tuple[Tensor, ...]
+    center: Tensor
+    embedding: Tensor
+    photometry: Tensor
+    decoded: Tensor
+    inputs: Inputs
+
+
+class ConvStem(nn.Module):
+    """Two strided convolutions in the place of timm's patch embedding; keeps the half-resolution map for the decoder."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(2 * len(MODEL_BANDS), settings.stem, 4, stride=2, padding=1)
+        self.mix = nn.Conv2d(settings.stem, settings.stem, 3, padding=1)
+        self.second = nn.Conv2d(settings.stem, settings.dims, 4, stride=2, padding=1)
+
+    def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Maps of shapes (N, stem, P/2, P/2) and (N, dims, P/4, P/4)."""
+        stacked = torch.cat([inputs.pixels * INPUT_SCALE, inputs.valid], dim=1)
+        half = functional.gelu(self.first(stacked))
+        half = half + functional.gelu(self.mix(half))
+        return half, self.second(half)
+
+
+class Photometry(nn.Module):
+    """Central aperture fluxes from the input pixels themselves, masked pixels replaced by the aperture's mean."""
+
+    disks: Tensor
+    softening: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        grid = torch.arange(PADDED_SIZE, dtype=torch.float32) - PADDED_SIZE // 2
+        radius = torch.sqrt(grid[:, None] ** 2 + grid[None, :] ** 2)
+        disks = torch.stack([(radius <= limit).float() for limit in APERTURES]).reshape(len(APERTURES), -1)
+        self.register_buffer("disks", disks, persistent=False)
+        self.register_buffer("softening", torch.tensor([SOFTENING[band] for band in MODEL_BANDS]), persistent=False)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Shape (N, 12): asinh(10 flux) / 4 with flux in nanomaggies; zero where the aperture has no valid pixel."""
+        flux = torch.sinh(inputs.pixels.clamp(-BRIGHTEST, BRIGHTEST)) * self.softening[:, None, None]
+        measured = flux.flatten(2) @ self.disks.T
+        share = (inputs.valid.flatten(2) @ self.disks.T) / self.disks.sum(dim=1)
+        corrected = torch.where(share > 0, measured / share.clamp(min=0.05), torch.zeros_like(measured))
+        return (torch.asinh(10.0 * corrected) / 4.0).flatten(1)
+
+
+class Decoder(nn.Module):
+    """From the four scales and the stem's map to features at half resolution."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        one, two, three, four = settings.stage_dims
+        wide, narrow = 96, 48
+        self.lateral = nn.ModuleList(
+            [nn.Conv2d(four, wide, 1), nn.Conv2d(three, wide, 1), nn.Conv2d(two, wide, 1), nn.Conv2d(one, narrow, 1)]
+        )
+        self.smooth = nn.ModuleList(
+            [nn.Conv2d(wide, wide, 3, padding=1), nn.Conv2d(wide, narrow, 3, padding=1), nn.Conv2d(narrow, narrow, 3, padding=1)]
+        )
+        self.to_half = nn.Conv2d(narrow, 4 * settings.decoder, 1)
+        self.skip = nn.Conv2d(settings.stem, settings.decoder, 1)
+        self.last = nn.Conv2d(settings.decoder, settings.decoder, 3, padding=1)
+
+    def forward(self, scales: tuple[Tensor, ...], half: Tensor) -> Tensor:
+        """Shape (N, decoder, P/2, P/2)."""
+        top = self.lateral[0](scales[3])
+        top = functional.gelu(self.smooth[0](_double(top) + self.lateral[1](scales[2])))
+        top = functional.gelu(self.smooth[1](_double(top) + self.lateral[2](scales[1])))
+        top = functional.gelu(self.smooth[2](_double(top) + self.lateral[3](scales[0])))
+        joined = functional.pixel_shuffle(self.to_half(top), 2) + self.skip(half)
+        joined = functional.gelu(joined)
+        return joined + functional.gelu(self.last(joined))
+
+
+def full_precision(values: Tensor) -> torch.autocast:
+    """A block in which half-precision training computes in float32: magnitudes need more than bfloat16's three digits."""
+    return torch.autocast(values.device.type, enabled=False)
+
+
+def _double(map_: Tensor) -> Tensor:
+    return functional.interpolate(map_, scale_factor=2.0, mode="nearest")
+
+
+def _center(map_: Tensor) -> Tensor:
+    """Mean of the cells that touch the source's pixel."""
+    side = map_.shape[-1]
+    first, count = ((side - 2) // 2, 2) if side % 2 == 0 else (side // 2, 1)
+    return map_[:, :, first : first + count, first : first + count].mean(dim=(2, 3))
+
+
+class Encoder(nn.Module):
+    """Stem, SwinV2 stages, pooled embedding and decoder: everything that is shared by the heads."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.stem = ConvStem(settings)
+        swin = SwinTransformerV2(
+            img_size=PADDED_SIZE,
+            patch_size=4,
+            num_classes=0,
+            embed_dim=settings.dims,
+            depths=settings.depths,
+            num_heads=settings.attention_heads,
+            window_size=settings.window,
+            drop_path_rate=0.0,
+        )
+        self.stages = swin.layers
+        self.norms = nn.ModuleList([nn.LayerNorm(dim) for dim in settings.stage_dims])
+        self.photometry = Photometry()
+        numbers = CONDITIONS + len(APERTURES) * len(MODEL_BANDS)
+        self.film = nn.Sequential(nn.Linear(numbers, 64), nn.GELU(), nn.Linear(64, 2 * settings.dims))
+        self.embed = nn.Sequential(
+            nn.Linear(settings.center + settings.stage_dims[3] + numbers, settings.embedding), nn.GELU(), nn.LayerNorm(settings.embedding)
+        )
+        self.decoder = Decoder(settings)
+
+    def forward(self, inputs: Inputs) -> Features:
+        """One pass."""
+        half, tokens = self.stem(inputs)
+        with full_precision(inputs.pixels):
+            photometry = self.photometry(inputs)
+            numbers = torch.cat([inputs.conditions, photometry], dim=1)
+            scale, shift = self.film(numbers).chunk(2, dim=1)
+        hidden = (tokens * (1 + scale[:, :, None, None]) + shift[:, :, None, None]).permute(0, 2, 3, 1)
+        maps = []
+        for stage, norm in zip(self.stages, self.norms, strict=True):
+            hidden = stage(hidden)
+            maps.append(norm(hidden).permute(0, 3, 1, 2).contiguous())
+        scales = tuple(maps)
+        with full_precision(inputs.pixels):
+            center = torch.cat([_center(map_.float()) for map_ in scales], dim=1)
+            embedding = self.embed(torch.cat([center, scales[3].float().mean(dim=(2, 3)), numbers], dim=1))
+        return Features(scales, center, embedding, photometry, self.decoder(scales, half), inputs)

@@ -1,0 +1,78 @@
+"""The galaxy model: one encoder pass, every head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from galpipe.heads.base import Head, Outputs, head_class
+from galpipe.lvm.encoder import Encoder, Features, ModelSettings
+from galpipe.lvm.inputs import MODEL_BANDS, Inputs
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Raw outputs of a batch.
+
+    Parameters
+    ----------
+    embedding : Tensor
+        Shape (N, E).
+    heads : dict
+        Raw outputs by head name.
+    """
+
+    embedding: Tensor
+    heads: dict[str, Outputs]
+
+
+class GalaxyModel(nn.Module):
+    """Encoder, reconstruction for pre-training, and the heads that the settings name."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.encoder = Encoder(settings)
+        self.reconstruction = nn.Conv2d(settings.decoder, 4 * len(MODEL_BANDS), 3, padding=1)
+        self.heads = nn.ModuleDict({_key(name): head_class(name).build(settings) for name in settings.heads})
+
+    def forward(self, inputs: Inputs) -> Answers:
+        """Answers of every head from exactly one encoder pass."""
+        features: Features = self.encoder(inputs)
+        return Answers(features.embedding, {name: self.heads[_key(name)](features) for name in self.settings.heads})
+
+    def reconstruct(self, inputs: Inputs) -> Tensor:
+        """The image behind masked inputs, shape (N, 3, P, P), asinh units."""
+        features: Features = self.encoder(inputs)
+        return functional.pixel_shuffle(self.reconstruction(features.decoded), 2)
+
+    def head(self, name: str) -> Head:
+        """One head."""
+        return cast(Head, self.heads[_key(name)])
+
+    def head_list(self) -> list[Head]:
+        """All heads, in the order of the settings."""
+        return [self.head(name) for name in self.settings.heads]
+
+
+def _key(name: str) -> str:
+    # a head may be called like an attribute of every module ("parameters")
+    return f"{name}_head"
+
+
+def new_model(settings: ModelSettings, seed: int) -> GalaxyModel:
+    """A model with random weights that depend on the seed only."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return GalaxyModel(settings)
+
+
+def device_of(name: str = "auto") -> torch.device:
+    """``auto`` takes the GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)

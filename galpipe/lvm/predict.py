@@ -1,0 +1,188 @@
+"""Prediction: stamps in, one Arrow row per stamp out, every head from one encoder pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from galpipe.columns import Column
+from galpipe.config import SOFTENING
+from galpipe.heads.base import FloatArray, RawOutputs, StampContext
+from galpipe.lvm.inputs import MARGIN, MODEL_BANDS, Inputs, stamp_inputs
+from galpipe.lvm.model import Answers, GalaxyModel, device_of
+from galpipe.lvm.weights import load_model
+from galpipe.stamps.stampset import StampSet
+
+LEAST_VALID = 0.3
+"""Share of valid pixels from which on a band counts as used."""
+
+
+@dataclass(frozen=True)
+class RawBatch:
+    """Raw outputs of a batch as arrays, rows of the padding left out.
+
+    Parameters
+    ----------
+    embedding : ndarray
+        Float32, shape (N, E).
+    heads : dict
+        Raw outputs by head name.
+    context : StampContext
+        What decoding may know.
+    """
+
+    embedding: FloatArray
+    heads: dict[str, RawOutputs]
+    context: StampContext
+
+
+class Predictor:
+    """A loaded model on its device.
+
+    Parameters
+    ----------
+    model : GalaxyModel
+    card : dict
+    model_hash : str
+    device : torch.device
+    """
+
+    def __init__(self, model: GalaxyModel, card: dict[str, Any], model_hash: str, device: torch.device) -> None:
+        self.model = model.to(device).eval()
+        self.card, self.model_hash, self.device = card, model_hash, device
+
+    @classmethod
+    def load(cls, folder: Path | None = None, device: str = "auto", threads: int = 0) -> Predictor:
+        """Load a model folder; None takes the weights that come with the package.
+
+        Parameters
+        ----------
+        folder : Path, optional
+        device : str
+            ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
+        threads : int
+            Torch threads of this process, fixed so that sums have one order; 0 leaves them as they are.
+        """
+        loaded = load_model(folder)
+        if threads > 0:
+            torch.set_num_threads(threads)
+        return cls(loaded.model, loaded.card, loaded.model_hash, device_of(device))
+
+    def columns(self) -> tuple[Column, ...]:
+        """Columns of `predict`, in order."""
+        own = [column for head in self.model.head_list() for column in head.columns()]
+        size = self.model.settings.embedding
+        used = "Bands with enough valid pixels among those that the model knows"
+        degraded = f"A band that the model was trained on ({', '.join(MODEL_BANDS)}) is missing"
+        return (
+            *own,
+            Column("bands_used", pa.string(), "", used),
+            Column("degraded", pa.bool_(), "", degraded),
+            Column("embedding", pa.list_(pa.float16(), size), "", "What the encoder saw, for search and new heads", 2e-2, "mock only"),
+        )
+
+    def predict(self, stamps: StampSet, batch: int = 32) -> pa.Table:
+        """Answers of every head.
+
+        Parameters
+        ----------
+        stamps : StampSet
+            N stamps.
+        batch : int
+            Stamps per pass; the last batch is filled up, so that every pass has the same shape.
+
+        Returns
+        -------
+        pyarrow.Table
+            N rows in the order of ``stamps``, columns as `columns` says.
+
+        Raises
+        ------
+        ConfigurationError
+            If the stamps are not of the model's size.
+        """
+        schema = pa.schema([column.field() for column in self.columns()])
+        parts = []
+        for first in range(0, len(stamps), batch):
+            some = stamps.take(np.arange(first, min(first + batch, len(stamps))))
+            parts.append(self._table(self.raw(some, batch), schema))
+        return pa.concat_tables(parts) if parts else schema.empty_table()
+
+    def _table(self, raw: RawBatch, schema: pa.Schema) -> pa.Table:
+        arrays: dict[str, pa.Array] = {}
+        for head in self.model.head_list():
+            arrays |= head.decode(raw.heads[head.name], raw.context)
+        share = _valid_share(raw.context)
+        used = share >= LEAST_VALID
+        arrays["bands_used"] = pa.array(["".join(band for band, here in zip(MODEL_BANDS, row, strict=True) if here) for row in used])
+        arrays["degraded"] = pa.array(~used.all(axis=1))
+        flat = pa.array(raw.embedding.astype(np.float16).ravel())
+        arrays["embedding"] = pa.FixedSizeListArray.from_arrays(flat, raw.embedding.shape[1])
+        return pa.table([arrays[name] for name in schema.names], schema=schema)
+
+    def raw(self, stamps: StampSet, batch: int = 32) -> RawBatch:
+        """Raw outputs of at most ``batch`` stamps, from one pass of exactly ``batch`` rows."""
+        return self.raw_inputs(stamp_inputs(stamps), stamps, batch)
+
+    def raw_inputs(self, inputs: Inputs, stamps: StampSet, batch: int) -> RawBatch:
+        """The same for inputs of these stamps that were changed on purpose (degraded, turned)."""
+        count = len(inputs)
+        answers = self.run(_fill(inputs, batch))
+        context = StampContext(stamps.sources, stamps.size, MARGIN, stamps.pixscale, inputs.pixels.numpy(), inputs.valid.numpy())
+        heads = {name: {key: _array(value[:count]) for key, value in outputs.items()} for name, outputs in answers.heads.items()}
+        return RawBatch(_array(answers.embedding[:count]), heads, context)
+
+    def run(self, inputs: Inputs) -> Answers:
+        """One pass without gradients."""
+        with torch.inference_mode():
+            answers: Answers = self.model(inputs.to(self.device))
+        return answers
+
+    def restore(self, stamps: StampSet, indices: Sequence[int], batch: int = 32) -> FloatArray:
+        """Restored images, for the eye.
+
+        Parameters
+        ----------
+        stamps : StampSet
+        indices : sequence of int
+            K rows of ``stamps``.
+
+        Returns
+        -------
+        ndarray
+            Float32, shape (K, 3, S, S): g, r, z in nanomaggies per pixel, dereddened, sharpened to 0.85 of the stamp's PSF.
+        """
+        parts = []
+        for first in range(0, len(indices), batch):
+            some = stamps.take(np.asarray(indices[first : first + batch], dtype=np.int64))
+            restored = self.raw(some, batch).heads["restoration"]["restored"]
+            inside = slice(MARGIN, MARGIN + stamps.size)
+            softening = np.array([SOFTENING[band] for band in MODEL_BANDS], dtype=np.float32)
+            parts.append(np.sinh(np.clip(restored[:, :, inside, inside], -12, 12)) * softening[:, None, None])
+        empty = np.zeros((0, len(MODEL_BANDS), stamps.size, stamps.size), dtype=np.float32)
+        return np.concatenate(parts).astype(np.float32) if parts else empty
+
+
+def _array(values: torch.Tensor) -> FloatArray:
+    return np.asarray(values.float().cpu().numpy(), dtype=np.float32)
+
+
+def _fill(inputs: Inputs, batch: int) -> Inputs:
+    """Repeat the last row until the batch is full."""
+    missing = batch - len(inputs)
+    if missing <= 0:
+        return inputs
+    parts = (inputs.pixels, inputs.valid, inputs.conditions, inputs.sharpening)
+    return Inputs(*(torch.cat([part, part[-1:].expand(missing, *part.shape[1:])]) for part in parts))
+
+
+def _valid_share(context: StampContext) -> npt.NDArray[np.float64]:
+    inside = slice(context.margin, context.margin + context.size)
+    return np.asarray(context.valid[:, :, inside, inside].mean(axis=(2, 3)), dtype=np.float64)
