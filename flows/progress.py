@@ -82,6 +82,13 @@ class ProgressBoard:
             if self._lines and time.monotonic() - self._last > LINE_SECONDS:
                 self._line()
 
+    def phase(self, name: str, done: int, total: int) -> None:
+        """Set a bar that may be new: long work that goes from phase to phase."""
+        if name not in self._ids:
+            self._ids[name] = self._bars.add_task(name, total=total)
+            self._totals[name] = total
+        self.update(name, done, total)
+
     def _line(self) -> None:
         self._last = time.monotonic()
         elapsed = self._last - self._started

@@ -71,7 +71,7 @@ def _process(request: RunRequest, context: RunContext, ledger: Ledger, paths: li
         return
     with (
         ProgressBoard({"catalog": len(waiting)}, request.quiet) as board,
-        connect(context.settings.cluster, context.code_version) as client,
+        connect(context) as client,
     ):
 
         def count(receipt: Receipt) -> None:

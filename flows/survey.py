@@ -30,10 +30,14 @@ from tasks.tile import Engine, process_tile
 OPEN_TILES = 2
 
 
+_TILES: Any = ThreadPoolTaskRunner(max_workers=OPEN_TILES)
+"""Prefect's types of its own runners and its flow decorator do not agree."""
+
+
 @flow(
     name="survey",
     flow_run_name="survey-{region}",
-    task_runner=ThreadPoolTaskRunner[Any](max_workers=OPEN_TILES),
+    task_runner=_TILES,
     retries=0,
     persist_result=False,
 )
@@ -77,7 +81,7 @@ def _process(
     source, units = source_and_units
     started = time.monotonic()
     bars = dict.fromkeys(("fetch", "cut", "catalog"), len(units))
-    with ProgressBoard(bars, request.quiet) as board, connect(context.settings.cluster, context.code_version) as client:
+    with ProgressBoard(bars, request.quiet) as board, connect(context) as client:
 
         def on_receipt(receipt: Receipt) -> None:
             ledger.record([receipt], context.run_id, context.name)

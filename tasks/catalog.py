@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
-from galpipe.heads.sep_baseline import columns as sep_schema
-from galpipe.heads.sep_baseline import sep_columns
 
 from catalogs.outcomes import OutcomesMeta, check_totals, empty, finish, write_outcomes
 from catalogs.provenance import record
 from catalogs.shard import FROM_THE_MODEL, Origin, ShardMeta, build_shard, write_shard
+from galpipe.heads.sep_baseline import columns as sep_schema
+from galpipe.heads.sep_baseline import sep_columns
 from galpipe.lvm.inputs import MODEL_BANDS
 from galpipe.lvm.predict import Predictor
 from galpipe.stamps.cut import CutResult

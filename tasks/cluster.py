@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import dask
 from distributed import Client, LocalCluster
 
+from galpipe.code_version import code_version
 from galpipe.config import ClusterSettings
-from galpipe.errors import ConfigurationError, RemoteFailure
+from galpipe.errors import BadData, ConfigurationError, RemoteFailure
+from tasks.catalog import predictor
+from tasks.context import RunContext
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 """Workers need the checkout on PYTHONPATH; without it a remote worker hangs without a word."""
@@ -55,22 +56,27 @@ def _local(settings: ClusterSettings) -> LocalCluster:
     )
 
 
-def probe(code_version: str) -> dict[str, Any]:
-    """Runs on a worker: proves that it has our code, and says what it is."""
-    import galpipe
+def probe(context: RunContext) -> tuple[str, str]:
+    """Runs on a worker before anything else: it has our code, and the run's model loads there.
 
-    return {"path": str(Path(galpipe.__file__).parent), "code_version": code_version, "python": sys.version.split()[0], "pid": os.getpid()}
+    Returns
+    -------
+    tuple of str
+        The worker's code version and the hash of the model it loaded.
+    """
+    return code_version(), predictor(context).model_hash
 
 
 @contextmanager
-def connect(settings: ClusterSettings, code_version: str) -> Iterator[Client]:
+def connect(context: RunContext) -> Iterator[Client]:
     """A client of a working cluster.
 
     Raises
     ------
     ConfigurationError
-        If the scheduler's address cannot be reached or a worker cannot import our code.
+        If the scheduler's address cannot be reached, or a worker cannot import our code or load the model.
     """
+    settings = context.settings.cluster
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     environment = {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(REPOSITORY), *filter(None, paths)])),
@@ -88,7 +94,7 @@ def connect(settings: ClusterSettings, code_version: str) -> Iterator[Client]:
         except (OSError, TimeoutError) as error:
             raise ConfigurationError("a Dask scheduler that answers", f"{error} at {settings.address!r}") from error
         try:
-            _check(client, code_version)
+            _check(client, context)
             yield client
         finally:
             client.close()
@@ -96,10 +102,15 @@ def connect(settings: ClusterSettings, code_version: str) -> Iterator[Client]:
                 cluster.close(timeout=10)
 
 
-def _check(client: Client, code_version: str) -> None:
+def _check(client: Client, context: RunContext) -> None:
+    expected = (context.code_version, context.model_hash)
     try:
-        client.submit(probe, code_version, pure=False).result(timeout=PROBE_SECONDS)
+        found = client.submit(probe, context, pure=False).result(timeout=PROBE_SECONDS)
     except TimeoutError as error:
         raise RemoteFailure(f"a Dask worker that answers within {PROBE_SECONDS} s (is the checkout on its PYTHONPATH?)", "none") from error
     except ImportError as error:
         raise ConfigurationError("workers that can import galpipe (put the checkout on their PYTHONPATH)", str(error)) from error
+    except BadData as error:
+        raise ConfigurationError(f"a usable model in {context.model_folder}", str(error)) from error
+    if found != expected:
+        raise ConfigurationError(f"workers with code and model {expected}", repr(found))

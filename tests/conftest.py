@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from galpipe.mock.spec import MockSummary
+from tests.mock_fixtures import build
+
 # one thread per process: two cores are shared by workers, servers and the suite itself
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -20,3 +23,9 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real survey files are not here ({folder}); set GALPIPE_SHARED_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def mock_release(tmp_path_factory: pytest.TempPathFactory) -> MockSummary:
+    """Two small neighbouring bricks like DR9 south, the second without g; made once, read only."""
+    return build(tmp_path_factory)

@@ -113,7 +113,7 @@ def _show(table: pa.Table) -> None:
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.5g}"
+        return f"{value:.8g}"
     text = "" if value is None else str(value)
     return text if len(text) <= 30 else text[:29] + "…"
 
@@ -142,7 +142,7 @@ def status(root: Path, name: str, as_json: bool) -> None:
     ]
     lines += [f"version  {published[-1]} of {len(published)}: {json.dumps(totals)}" if published else "version  none published"]
     lines += [f"run      {run['run_id']} {run['status']}" for run in runs]
-    lines += [f"FAILED   {item.unit} {item.stage} {item.status} {item.file}: {item.reason}" for item in failures]
+    lines += [f"FAILED   {item.stage} {item.status}: {item.reason.splitlines()[0]}" for item in failures]
     listed = [{"unit": str(item.unit), "file": item.file, "kind": item.status, "reason": item.reason} for item in failures]
     result = {
         "status": "failed" if failures else "ok",

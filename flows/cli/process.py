@@ -32,7 +32,8 @@ def summary_text(result: dict[str, Any]) -> str:
     if result.get("report"):
         lines.append(f"  report   {result['report']}")
     lines += [f"  absent   {item['unit']}: {item['reason']}" for item in result["absent"][:10]]
-    lines += [f"  FAILED   {item['unit']} {item['file']}: {item['reason']}" for item in result["failures"][:20]]
+    # a reason begins with its unit and file
+    lines += [f"  FAILED   {item['reason'].splitlines()[0]}" for item in result["failures"][:20]]
     return "\n".join(lines)
 
 
@@ -117,8 +118,12 @@ def mock(out: Path, bricks: int, seed: int, like: str, galaxies: int, faint: int
     from galpipe.mock.spec import MockSpec
 
     result = make_mock(out, MockSpec(bricks=bricks, seed=seed, like=like, galaxies=galaxies, faint=faint))
-    text = f"{result['counts']['bricks']} bricks, {result['counts']['rows']} Tractor rows in {result['seconds']:.0f} s: {out}, truth {result['truth']}"
-    emit(result, as_json, text)
+    counts = result["counts"]
+    emit(
+        result,
+        as_json,
+        f"{counts['bricks']} bricks, {counts['rows']} Tractor rows in {result['seconds']:.0f} s: {out}, truth {result['truth']}",
+    )
 
 
 def make_mock(out: Path, spec: Any) -> dict[str, Any]:
@@ -201,7 +206,7 @@ def stamps(files: tuple[Path, ...], root: Path, name: str, config: Path | None, 
     from flows.stamps import stamps_flow
 
     finish(
-        result := stamps_flow([str(path.absolute()) for path in files], str(root.absolute()), name, options), as_json, summary_text(result)
+        result := stamps_flow([str(path.resolve()) for path in files], str(root.absolute()), name, options), as_json, summary_text(result)
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from galpipe.errors import ConfigurationError
 from galpipe.lvm.weights import CARD_FILE, read_card, shipped_folder
@@ -28,7 +29,7 @@ class ModelEntry:
     name: str
     folder: Path
     model_hash: str
-    card: dict[str, object]
+    card: dict[str, Any]
 
 
 def model_folder(name: str, models: Path) -> Path:

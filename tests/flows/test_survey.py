@@ -1,0 +1,167 @@
+"""The whole line, from a release served over HTTP to a published catalog, by the command line."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from galpipe.mock.server import Fault, MockServer
+from galpipe.mock.spec import MockSummary
+from tests.flows.command import Ended, galpipe, leftovers, rows_of
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True)
+class Run:
+    root: Path
+    server: MockServer
+    ended: Ended
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return self.ended.json()
+
+
+def arguments(server: MockServer, root: Path, region: str = "all") -> list[str | Path]:
+    return ["run", "--release", server.url, "--as", "mock", "--region", region, "--root", root, "--keep", "bricks,stamps", "--json"]
+
+
+@pytest.fixture(scope="module")
+def server(mock_release: MockSummary) -> Iterator[MockServer]:
+    with MockServer(mock_release.release) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def unbroken(server: MockServer, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    root = tmp_path_factory.mktemp("unbroken")
+    return Run(root, server, galpipe(arguments(server, root)))
+
+
+def table_of(run: Run) -> pa.Table:
+    paths = [path for path in sorted((run.root / "catalog/main/mock").rglob("*.parquet")) if "outcomes" not in path.name]
+    return pa.concat_tables([pq.read_table(path, partitioning=None) for path in paths])
+
+
+def test_run_ends_well_and_its_totals_agree(unbroken: Run, mock_release: MockSummary) -> None:
+    assert unbroken.ended.status == 0, unbroken.ended.err
+    counts = unbroken.summary["counts"]
+    assert counts["bricks"] == counts["done"] == len(mock_release.bricks)
+    assert counts["sources"] == mock_release.rows
+    assert counts["sources"] == counts["predicted"] + counts["filtered"] + counts["failed"]
+    assert counts["predicted"] == table_of(unbroken).num_rows > 20
+    assert unbroken.summary["publication"]["rows"] == counts["predicted"]
+
+
+def test_the_absent_band_is_told_not_hidden(unbroken: Run, mock_release: MockSummary) -> None:
+    told = " ".join(item["reason"] for item in unbroken.summary["absent"])
+    assert f"legacysurvey-{mock_release.bricks[1]}-image-g.fits.fz" in told
+    rows = table_of(unbroken)
+    without = rows.filter(pa.compute.equal(rows["brickname"], mock_release.bricks[1]))
+    assert set(without["bands_used"].to_pylist()) == {"rz"}
+    assert all(without["degraded"].to_pylist())
+
+
+def test_every_task_answered(unbroken: Run) -> None:
+    rows = table_of(unbroken)
+    for column in ("smooth-or-featured_smooth_fraction", "lvm_mag_r", "lvm_half_light_radius", "lvm_position_angle", "z_mock", "n_detections", "embedding"):
+        assert rows[column].null_count == 0, column
+    assert any(name.startswith("restoration_") for name in rows.column_names)
+    assert rows["sep_mag_auto"].null_count < rows.num_rows / 5
+
+
+def test_verify_and_status_agree(unbroken: Run) -> None:
+    checked = galpipe(["verify", "--root", unbroken.root, "--json"])
+    assert (checked.status, checked.json()["failures"]) == (0, [])
+    told = galpipe(["status", "--root", unbroken.root, "--json"])
+    assert told.status == 0
+    assert {row["status"] for row in told.json()["counts"]["stages"]} == {"done"}
+
+
+def test_query_by_sql_and_by_cone(unbroken: Run, tmp_path: Path) -> None:
+    expected = table_of(unbroken)
+    count = galpipe(["query", "SELECT count(*) AS n FROM galaxies", "--root", unbroken.root, "--json"]).json()
+    assert count == {"columns": ["n"], "rows": [[expected.num_rows]]} or count["rows"] == [[str(expected.num_rows)]]
+    ra, dec = expected["ra"][0].as_py(), expected["dec"][0].as_py()
+    near = galpipe(["query", "--cone", f"{ra},{dec},0.0003", "--columns", "source_id", "--root", unbroken.root, "--json"]).json()
+    assert [str(expected["source_id"][0].as_py())] == [row[near["columns"].index("source_id")] for row in near["rows"]]
+    file = tmp_path / "bright.fits"
+    written = galpipe(["query", "SELECT source_id, ra, dec, mag_z FROM galaxies WHERE mag_z < 19", "--root", unbroken.root, "--out", file])
+    assert written.status == 0
+    assert file.stat().st_size > 2880
+    refused = galpipe(["query", "COPY galaxies TO '/tmp/x.csv'", "--root", unbroken.root, "--json"])
+    assert refused.status == 2
+
+
+def test_two_runs_give_equal_bytes_and_a_third_does_nothing(unbroken: Run, server: MockServer, tmp_path: Path) -> None:
+    again = galpipe(arguments(server, tmp_path))
+    assert again.status == 0
+    assert rows_of(tmp_path) == rows_of(unbroken.root)
+    before = len(server.requests)
+    third = galpipe(arguments(server, tmp_path)).json()
+    assert third["counts"]["up_to_date"] == third["counts"]["bricks"] == 2
+    assert third["publication"]["status"] == "unchanged"
+    asked = {request.path for request in server.requests[before:]}
+    assert not [path for path in asked if path.endswith(".fz") and server.gets(path)[-1] in server.requests[before:]]
+
+
+@pytest.mark.parametrize("fault", ["download.verified:3", "folder.written:1", "file.written:9", "ledger.after:4", "publish.partition:1"])
+def test_kill_at_any_moment_then_run_again(unbroken: Run, server: MockServer, tmp_path: Path, fault: str) -> None:
+    faults = tmp_path / "faults"
+    faults.mkdir()
+    root = tmp_path / "root"
+    killed = galpipe(arguments(server, root), {"GALPIPE_FAULT": fault, "GALPIPE_FAULT_DIR": str(faults)})
+    assert killed.status == -9, killed.err[-2000:]
+    again = galpipe(arguments(server, root))
+    assert again.status == 0, again.err[-2000:]
+    assert rows_of(root) == rows_of(unbroken.root)
+    assert again.json()["publication"]["rows"] == unbroken.summary["publication"]["rows"]
+    assert galpipe(["verify", "--root", root, "--json"]).json()["failures"] == []
+
+
+def test_one_bad_brick_loses_nothing_else(server: MockServer, mock_release: MockSummary, tmp_path: Path) -> None:
+    good, bad = mock_release.bricks
+    path = f"south/coadd/{bad[:3]}/{bad}/legacysurvey-{bad}-image-z.fits.fz"
+    with MockServer(mock_release.release, {path: [Fault("flip", times=2)]}) as broken:
+        first = galpipe(arguments(broken, tmp_path))
+        assert first.status == 1
+        (failure,) = first.json()["failures"]
+        assert failure["kind"] == "bad_data"
+        assert bad in failure["unit"]
+        assert "image-z" in failure["file"]
+        assert first.json()["counts"]["done"] == 1
+        told = galpipe(["status", "--root", tmp_path, "--json"])
+        assert told.status == 1
+        assert bad in told.json()["failures"][0]["unit"]
+        # mended meanwhile: the next run does the rest, and only that
+        second = galpipe(arguments(broken, tmp_path))
+    assert second.status == 0, second.err[-2000:]
+    assert (second.json()["counts"]["up_to_date"], second.json()["counts"]["done"]) == (1, 1)
+
+
+def test_another_model_needs_a_switch(unbroken: Run, server: MockServer, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(unbroken.root / "catalog", root / "catalog")
+    other = tmp_path / "other.toml"
+    other.write_text('[selection]\nname = "galaxies-z21"\n')
+    refused = galpipe([*arguments(server, root), "--config", other])
+    assert refused.status == 2
+    assert "galaxies-z21" in refused.json()["failures"][0]["reason"]
+
+
+def test_requests_that_cannot_be_served(server: MockServer, tmp_path: Path) -> None:
+    nowhere = galpipe(arguments(server, tmp_path, "cone:10,-60,0.1"))
+    assert nowhere.status == 2
+    assert "a region with bricks in it" in nowhere.json()["failures"][0]["reason"]
+    unknown = galpipe(["run", "--release", "dr99", "--region", "all", "--root", tmp_path, "--json"])
+    assert unknown.status == 2
+    assert "dr99" in unknown.json()["failures"][0]["reason"]
+    assert not leftovers(tmp_path)
