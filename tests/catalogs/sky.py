@@ -25,6 +25,7 @@ HEADS = (
     Column("smooth-or-featured_smooth_fraction", pa.float32(), "", "Share of volunteers", 1e-3, "mapped"),
     Column("smooth-or-featured_featured-or-disk_fraction", pa.float32(), "", "Share of volunteers", 1e-3, "mapped"),
     Column("smooth-or-featured_artifact_fraction", pa.float32(), "", "Share of volunteers", 1e-3, "mapped"),
+    Column("smooth-or-featured_proportion_asked", pa.float32(), "", "Share of volunteers asked", 1e-3, "mapped"),
     Column("mag_model_r", pa.float32(), "mag", "Magnitude", 1e-3, "mock only"),
     Column("z_mock", pa.float32(), "", "Mock redshift", 1e-3, "mock only"),
     Column("detections", pa.list_(DETECTION), "", "Objects in the stamp", 1e-2, "mock only"),
@@ -75,6 +76,7 @@ def make_predictions(sources: pa.Table, seed: int = 0) -> pa.Table:
     random = np.random.default_rng([seed, 7])
     votes = random.dirichlet([2, 2, 1], rows).astype(np.float32) if rows else np.zeros((0, 3), np.float32)
     table = {column.name: pa.array(votes[:, index]) for index, column in enumerate(HEADS[:3])}
+    table["smooth-or-featured_proportion_asked"] = pa.array(np.ones(rows, np.float32))
     table["mag_model_r"] = pa.array(random.uniform(15, 20, rows).astype(np.float32))
     table["z_mock"] = pa.array(random.uniform(0, 1, rows).astype(np.float32))
     found = [[_detection(row, index) for index in range(row % 3)] for row in range(rows)]

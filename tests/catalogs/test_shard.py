@@ -64,6 +64,16 @@ def test_flags_follow_from_mask_bits_and_missing_bands() -> None:
     assert shard["degraded"].to_pylist() == [True, False, False, False, False, True]
 
 
+def test_bands_that_the_model_says_it_used_go_first() -> None:
+    sources = make_sources(UNIT, 2)
+    predictions = (
+        make_predictions(sources).append_column("bands_used", pa.array(["gr", "grz"])).append_column("degraded", pa.array([True, False]))
+    )
+    shard = build_shard(sources, predictions, HEADS, Origin(UNIT, 7))
+    assert shard["bands_used"].to_pylist() == ["gr", "grz"]
+    assert shard["degraded"].to_pylist() == [True, False]
+
+
 def test_large_galaxies_and_their_shreds() -> None:
     sources = put(make_sources(UNIT, 3), "maskbits", [1 << 12, 1 << 12, 0])
     sources = put(put(sources, "ref_cat", ["L3", "", "GE"]), "ref_id", [42, 0, 77])
