@@ -54,7 +54,7 @@ class TrainSettings:
     bricks: int = 14
     held_bricks: int = 2
     pretrain_steps: int = 300
-    finetune_steps: int = 2300
+    finetune_steps: int = 3500
     batch: int = 16
     rate: float = 1.5e-3
     threads: int = 1

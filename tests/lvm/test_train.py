@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from galpipe.errors import ConfigurationError
+from galpipe.lvm.card import card_text
+from galpipe.lvm.evaluate import evaluate
+from galpipe.lvm.finetune import finetune
+from galpipe.lvm.loop import LoopSettings, rate_at
+from galpipe.lvm.model import device_of, new_model
+from galpipe.lvm.pack import Pack
+from galpipe.lvm.predict import Predictor
+from galpipe.lvm.pretrain import pretrain
+from tests.lvm.toy import TINY, toy_pack
+
+
+@pytest.fixture(scope="module")
+def pack() -> Pack:
+    return toy_pack(8)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def stop_after(step: int) -> object:
+    def progress(_: str, done: int, __: int) -> None:
+        if done == step:
+            raise Interrupted
+
+    return progress
+
+
+def test_every_loss_falls_on_a_toy_batch(pack: Pack, tmp_path: Path) -> None:
+    model = new_model(TINY, 1)
+    history = finetune(model, pack, LoopSettings(40, batch=8, rate=3e-3, warmup=5, checkpoint=10), tmp_path)
+    for name in ("morphology", "parameters", "detection", "restoration"):
+        assert history[-1][name] < history[0][name], name
+
+
+def test_reconstruction_falls_and_a_resumed_run_ends_the_same(pack: Pack, tmp_path: Path) -> None:
+    settings = LoopSettings(12, batch=4, rate=3e-3, warmup=3, checkpoint=4)
+    straight = new_model(TINY, 1)
+    history = pretrain(straight, pack, settings, tmp_path / "straight")
+    assert history[-1]["reconstruction"] < history[0]["reconstruction"]
+    broken = new_model(TINY, 1)
+    with pytest.raises(Interrupted):
+        pretrain(broken, pack, settings, tmp_path / "broken", stop_after(6))  # type: ignore[arg-type]
+    again = new_model(TINY, 2)
+    pretrain(again, pack, settings, tmp_path / "broken")
+    for name, value in straight.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_a_checkpoint_of_other_settings_is_refused(pack: Pack, tmp_path: Path) -> None:
+    pretrain(new_model(TINY, 1), pack, LoopSettings(2, batch=4, checkpoint=2), tmp_path)
+    with pytest.raises(ConfigurationError, match="a checkpoint of settings"):
+        pretrain(new_model(TINY, 1), pack, LoopSettings(3, batch=4, checkpoint=2), tmp_path)
+
+
+def test_rate_warms_up_and_falls() -> None:
+    settings = LoopSettings(100, rate=1.0, warmup=10)
+    assert rate_at(0, settings) == pytest.approx(0.1)
+    assert rate_at(10, settings) == pytest.approx(1.0)
+    assert rate_at(99, settings) < 0.02
+
+
+def test_every_head_is_scored_beside_a_constant(pack: Pack) -> None:
+    predictor = Predictor(new_model(TINY, 1), {}, "", device_of("cpu"))
+    scores = evaluate(predictor, pack, pack.sources, batch=4)
+    assert set(scores) == set(TINY.heads)
+    assert all(part and all(item["count"] >= 0 for item in part) for part in scores.values())
+    training = {"stamps": 8, "training_bricks": ["a"], "real_stamps": 0, "seconds": 60.0}
+    training["settings"] = {"sky_seed": 1, "bricks": 1, "pretrain_steps": 1, "finetune_steps": 1, "batch": 4, "seed": 1, "threads": 1}
+    text = card_text({"name": "toy", "version": "0", "training": training, "scores": {"a": scores}}, TINY)
+    assert "| restoration |" in text
+    assert "## Limits" in text
