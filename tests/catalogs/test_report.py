@@ -226,7 +226,7 @@ def test_answers_name_the_top_answer_where_the_question_is_asked() -> None:
 
 def test_words() -> None:
     assert (human_bytes(999), human_bytes(1.5e12), grouped(1234567)) == ("999 B", "1.5 TB", "1\u202f234\u202f567")
-    assert (human_seconds(59.94), human_seconds(75), human_seconds(7300)) == ("59.9 s", "1 min 15 s", "2 h 2 min")
+    assert (human_seconds(59.94), human_seconds(75), human_seconds(7300)) == ("59.9 s", "1 min 15 s", "2 h 1 min")
     assert measured(float("nan")) == "–" and measured(1.0, 0.5, "mag") == "1.00 ± 0.50 mag"
     reasons = group_reasons([{"unit": "dr9/south/0001m002", "kind": "error", "reason": "dr9/south/0001m002 x-0001m002.fits: boom"}])
     assert [(item.kind, item.text) for item in reasons] == [("an error in the program", "x-BRICK.fits: boom")]
