@@ -54,10 +54,10 @@ class TrainSettings:
     bricks: int = 14
     held_bricks: int = 2
     pretrain_steps: int = 300
-    finetune_steps: int = 3500
+    finetune_steps: int = 2400
     batch: int = 16
     rate: float = 1.5e-3
-    threads: int = 1
+    threads: int = 2
     model: ModelSettings = field(default_factory=ModelSettings)
 
     def pretraining(self) -> LoopSettings:

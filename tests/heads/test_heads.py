@@ -12,15 +12,9 @@ from scipy import stats
 
 from galpipe.errors import ConfigurationError
 from galpipe.heads.base import Head, StampContext, Truth, head_class
-from galpipe.heads.detection import (
-    Detection,
-    box_iou,
-    decode_runs,
-    encode_runs,
-    find,
-    to_sky,
-)
+from galpipe.heads.detection import Detection
 from galpipe.heads.morphology import ANSWERS, QUESTIONS, Morphology, dirichlet_multinomial_loss, slices
+from galpipe.heads.objectlist import box_iou, decode_runs, encode_runs, find, to_sky
 from galpipe.heads.parameters import QUANTITIES, Parameters, angle_difference, decode_angle, encode_angle, encoded_truth
 from galpipe.lvm.data import load_truth
 from galpipe.lvm.encoder import ModelSettings
