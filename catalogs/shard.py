@@ -343,7 +343,8 @@ def read_shard(path: Path) -> tuple[pa.Table, ShardMeta]:
         If the file is not a readable shard.
     """
     try:
-        with path.open("rb") as handle:
+        # not a Python file: Arrow's threads may let go of one while the interpreter ends, which aborts the process
+        with pa.OSFile(str(path), "rb") as handle:
             file = pq.ParquetFile(handle, page_checksum_verification=True)
             table = file.read()
             footer = _footer_of(file.metadata, path)
