@@ -109,6 +109,11 @@ _STAMP = (
     Column("pixscale", _F32, "arcsec", "Size of a stamp pixel"),
     Column("bands_used", _TEXT, "", "Bands the model saw, in its order, such as 'grz'"),
     Column("degraded", _BOOL, "", "A band that the model was trained on has no data"),
+    Column("file", _TEXT, "", "File that the stamp was read from; null for stamps cut from bricks"),
+    Column("jpeg_route", _BOOL, "", "Pixels taken back from a color picture: nothing learned through it holds for survey pixels"),
+    Column("resampled", _BOOL, "", "The file's pixels had another scale; null for bricks"),
+    Column("pixscale_input", _F32, "arcsec", "Pixel scale of the file; null for bricks"),
+    Column("invvar_estimated", _BOOL, "", "The file had no inverse variance: estimated from its pixels"),
 )
 
 _FLAGS = (

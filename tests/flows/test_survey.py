@@ -75,7 +75,7 @@ def test_every_task_answered(unbroken: Run) -> None:
     for column in ("smooth-or-featured_smooth_fraction", "lvm_mag_r", "lvm_half_light_radius", "lvm_position_angle", "z_mock", "n_detections", "embedding"):
         assert rows[column].null_count == 0, column
     assert any(name.startswith("restoration_") for name in rows.column_names)
-    assert rows["sep_mag_auto"].null_count < rows.num_rows / 5
+    assert rows["sep_mag"].null_count < rows.num_rows / 5
 
 
 def test_verify_and_status_agree(unbroken: Run) -> None:
