@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from galpipe.lvm.data import load_truth
+from galpipe.lvm.inputs import MODEL_BANDS
+from galpipe.lvm.mocksky import mock_pack, picture_codes, real_pack, training_specs
+from galpipe.lvm.pack import read_pack
+from galpipe.mock.spec import MockSpec
+from galpipe.stamps.normalize import codec, normalized
+
+
+def test_training_bricks_are_spread_and_repeatable() -> None:
+    specs = training_specs(8, 100)
+    assert specs[:3] == training_specs(3, 100)
+    assert {spec.region for spec in specs} == {"north", "south"}
+    assert {spec.like for spec in specs} == {"dr9", "dr10"}
+    assert len({spec.brick_list()[0].name for spec in specs}) == 8
+    assert len({spec.seed for spec in specs}) == 8
+
+
+def test_a_brick_becomes_a_pack_with_its_truth(tmp_path: Path) -> None:
+    spec = MockSpec(bricks=1, seed=5, galaxies=12, faint=30, stars=20, bands=MODEL_BANDS, store_truth_images=True, workers=1)
+    path = mock_pack(spec, tmp_path)
+    assert [item.name for item in tmp_path.iterdir()] == [path.name]
+    pack = read_pack(path)
+    assert mock_pack(spec, tmp_path) == path
+    assert len(pack) >= 6
+    known = np.isfinite(pack.sources["mag_r"].cast(pa.float64()).to_numpy(zero_copy_only=False))
+    assert known.mean() > 0.8
+    truth = load_truth(pack, np.arange(len(pack)))
+    central = [np.hypot(item[:, 0] - 80, item[:, 1] - 80).min() if len(item) else 99.0 for item in truth.objects]
+    assert np.median(central) < 2
+    line = codec(pack.stamps().softening[1])
+    assert pack.clean is not None
+    difference = normalized(pack.image[:, 1], line) - normalized(pack.clean[:, 1], line)
+    assert abs(np.median(difference)) < 0.3
+    assert 0.3 < np.median(np.abs(difference)) < 1.5
+
+
+def encoded(picture: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_pictures_become_unlabelled_stamps(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    grid = np.hypot(*np.mgrid[-100:100, -100:100])
+    picture = np.repeat((40 + 200 * np.exp(-grid / 20)).astype(np.uint8)[:, :, None], 3, axis=2)
+    content = {"image": [encoded(picture), b"no picture"], "label": [1, 2]}
+    pq.write_table(pa.table(content), tmp_path / "labels" / "a.parquet")
+    pack = real_pack(tmp_path)
+    assert pack is not None
+    assert len(pack) == 1
+    assert not pack.has_truth
+    assert "label" not in pack.sources.column_names
+    assert np.unravel_index(pack.image[0, 1].argmax(), (152, 152)) == pytest.approx((76, 76), abs=2)
+
+
+def test_no_real_stamps_are_none(tmp_path: Path) -> None:
+    assert real_pack(tmp_path) is None
+    assert picture_codes(b"") is None
