@@ -226,7 +226,7 @@ class Parameters(Head):
         return result
 
     def score(self, predicted: pa.Table, truth: Truth, training: pa.Table) -> list[Score]:
-        """Median absolute errors beside those of the training median, and the 68 % coverage."""
+        """Median and rms errors beside those of the training median and mean, and the 68 % coverage."""
         scores: list[Score] = []
         rows = predicted.num_rows
         galaxy = ~is_star(truth.table)
@@ -235,21 +235,27 @@ class Parameters(Head):
             true = true_values(truth.table, item)
             use = galaxy & np.isfinite(item.encode(true))
             known = true_values(training, item)
-            constant = float(np.nanmedian(known)) if np.isfinite(known).any() else np.nan
             error = np.abs(float_column(predicted, item.column, rows) - true)[use]
-            if not len(error):
+            if not len(error) or not np.isfinite(known).any():
                 continue
             covered.append(error <= float_column(predicted, f"{item.column}_sigma", rows)[use])
-            fixed = float(np.median(np.abs(constant - true[use])))
-            scores.append(
-                Score(f"{item.column}: median error", item.unit, float(np.median(error)), fixed, False, len(error), "training median")
-            )
+            scores.append(_beside(item, "median error", (float(np.median(error)), np.abs(np.nanmedian(known) - true[use]))))
+            scores.append(_beside(item, "rms error", (float(np.sqrt(np.mean(error**2))), np.abs(np.nanmean(known) - true[use]))))
         scores.extend(_angle_score(predicted, truth.table, galaxy))
         if covered:
             inside = np.concatenate(covered)
             miss = abs(float(inside.mean()) - 0.68)
             scores.append(Score("coverage of one sigma: distance from 0.68", "", miss, 0.68, False, len(inside), "no uncertainty given"))
         return scores
+
+
+def _beside(item: Quantity, figure: str, errors: tuple[float, Values]) -> Score:
+    """The model's figure and the same figure of the constant answer's errors."""
+    model, fixed = errors
+    median = figure == "median error"
+    constant = float(np.median(fixed)) if median else float(np.sqrt(np.mean(fixed**2)))
+    said = "training median" if median else "training mean"
+    return Score(f"{item.column}: {figure}", item.unit, model, constant, False, len(fixed), said)
 
 
 def _below_half_turn(angle: Values) -> FloatArray:

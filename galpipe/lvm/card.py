@@ -40,7 +40,7 @@ def card_text(card: dict[str, Any], settings: ModelSettings) -> str:
         f" south), seeds {own['sky_seed']} to {own['sky_seed'] + own['bricks'] - 1}.",
         f"- Pre-training: masked reconstruction, {own['pretrain_steps']} steps of {own['batch']} stamps, on the mock stamps and"
         f" {training['real_stamps']} real ones (pixels only; mostly pictures by the JPEG route).",
-        f"- Multi-task training: {own['finetune_steps']} steps of {own['batch']} stamps, seed {own['seed']}.",
+        f"- Multi-task training: {own['finetune_steps']} and {own['polish_steps']} steps of {own['batch']} stamps, seed {own['seed']}.",
         f"- Time: {training['seconds'] / 60:.0f} minutes, {own['threads']} thread(s).",
         "",
         "## Scores on held-out mock bricks",

@@ -39,11 +39,14 @@ class Degradation:
         A band of pixels or a rectangle loses its data.
     band_loss : float
         One band is taken away.
+    unknown : float
+        Seeing and depth are not told, as with stamps from files.
     """
 
     blur: float = 0.5
     gap: float = 0.4
     band_loss: float = 0.15
+    unknown: float = 0.0
 
 
 @dataclass
@@ -102,6 +105,9 @@ class Batches:
             cut_gap(arrays.valid[index], rng)
         for index in np.flatnonzero(chance[2] < self.degradation.band_loss):
             arrays.valid[index, rng.integers(len(MODEL_BANDS))] = False
+        # drawn apart, so that the other changes do not depend on it
+        untold = np.random.default_rng([self.seed, 4, step]).random(len(rows)) < self.degradation.unknown
+        arrays.seeing[untold], arrays.depth[untold] = np.nan, np.nan
         return _inputs(arrays), truth
 
     def _turned(self, rows: npt.NDArray[np.int64], rng: np.random.Generator) -> tuple[Arrays, npt.NDArray[np.int64]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,8 +16,30 @@ from galpipe.lvm.loop import LoopSettings, Progress, Task, train
 from galpipe.lvm.model import GalaxyModel
 from galpipe.lvm.pack import Pack
 
-WEIGHTS = {"morphology": 0.2, "parameters": 1.0, "detection": 0.5, "restoration": 1.5}
-"""Factors of the heads' losses; 1 for a head that is not listed."""
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of the multi-task training.
+
+    Parameters
+    ----------
+    name : str
+        Of its checkpoints.
+    weights : mapping
+        Factors of the heads' losses; 1 for a head that is not listed.
+    degradation : Degradation
+    """
+
+    name: str
+    weights: Mapping[str, float]
+    degradation: Degradation
+
+
+FIRST = Phase("finetune", {"morphology": 0.2, "detection": 0.5, "restoration": 1.5}, Degradation())
+"""Pixels first: votes are noisy, and their gradients drown the others' while features are still forming."""
+
+SECOND = Phase("polish", {"morphology": 1.0, "parameters": 1.5, "detection": 0.5, "restoration": 2.0}, Degradation(unknown=0.25))
+"""Votes count in full; a quarter of the stamps come without seeing and depth."""
 
 Labelled = tuple[Inputs, dict[str, Outputs]]
 
@@ -25,6 +49,7 @@ def finetune(
     pack: Pack,
     settings: LoopSettings,
     folder: Path,
+    phase: Phase = FIRST,
     progress: Progress | None = None,
 ) -> list[dict[str, float]]:
     """Train every head at once.
@@ -34,7 +59,7 @@ def finetune(
     list of dict
         The loop's history, one loss per head.
     """
-    batches = Batches(pack, settings.batch, settings.seed, Degradation())
+    batches = Batches(pack, settings.batch, settings.seed, phase.degradation)
     device = next(model.parameters()).device
     for head in model.head_list():
         head.prepare(pack.sources)
@@ -49,7 +74,7 @@ def finetune(
         terms = {}
         for head in model.head_list():
             targets = {key: value.to(device) for key, value in content[1][head.name].items()}
-            terms[head.name] = WEIGHTS.get(head.name, 1.0) * head.loss(answers.heads[head.name], targets)
+            terms[head.name] = phase.weights.get(head.name, 1.0) * head.loss(answers.heads[head.name], targets)
         return terms
 
-    return train(model, Task("finetune", batch, loss), settings, folder, progress)
+    return train(model, Task(phase.name, batch, loss), settings, folder, progress)

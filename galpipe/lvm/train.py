@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from galpipe.lvm.card import card_text
 from galpipe.lvm.encoder import ModelSettings
 from galpipe.lvm.evaluate import evaluate
-from galpipe.lvm.finetune import finetune
+from galpipe.lvm.finetune import FIRST, SECOND, finetune
 from galpipe.lvm.loop import LoopSettings, Progress
 from galpipe.lvm.mocksky import mock_packs, read_packs, real_pack, training_specs
 from galpipe.lvm.model import GalaxyModel, device_of, new_model
@@ -39,9 +38,9 @@ class TrainSettings:
         Of the first training brick.
     bricks, held_bricks : int
         Mock bricks to train on and to score on.
-    pretrain_steps, finetune_steps, batch : int
-    rate : float
-        Largest learning rate.
+    pretrain_steps, finetune_steps, polish_steps, batch : int
+    rate, polish_rate : float
+        Largest learning rate of the first two loops, and of the third.
     threads : int
         Torch threads; part of what makes a run repeatable bit by bit.
     model : ModelSettings
@@ -55,8 +54,10 @@ class TrainSettings:
     held_bricks: int = 2
     pretrain_steps: int = 300
     finetune_steps: int = 2400
+    polish_steps: int = 1600
     batch: int = 16
     rate: float = 1.5e-3
+    polish_rate: float = 8e-4
     threads: int = 2
     model: ModelSettings = field(default_factory=ModelSettings)
 
@@ -67,6 +68,10 @@ class TrainSettings:
     def finetuning(self) -> LoopSettings:
         """Settings of the second loop."""
         return LoopSettings(self.finetune_steps, self.batch, self.rate, seed=self.seed + 1, checkpoint=100)
+
+    def polishing(self) -> LoopSettings:
+        """Settings of the third loop."""
+        return LoopSettings(self.polish_steps, self.batch, self.polish_rate, seed=self.seed + 2, checkpoint=100)
 
 
 def train_model(settings: TrainSettings, work: Path, out: Path, real: Path | None = None, progress: Progress | None = None) -> Path:
@@ -89,7 +94,6 @@ def train_model(settings: TrainSettings, work: Path, out: Path, real: Path | Non
     Path
         ``out``.
     """
-    start = time.monotonic()
     torch.set_num_threads(settings.threads)
     held = mock_packs(training_specs(settings.held_bricks, settings.sky_seed + HELD_SEED_OFFSET), work / "packs" / "held", progress)
     training = mock_packs(training_specs(settings.bricks, settings.sky_seed), work / "packs" / "train", progress)
@@ -100,9 +104,10 @@ def train_model(settings: TrainSettings, work: Path, out: Path, real: Path | Non
     history = {"pretrain": pretrain(model, without_labels, settings.pretraining(), work, progress)}
     # two gigabytes that the second loop does not need
     del without_labels
-    history["finetune"] = finetune(model, pack, settings.finetuning(), work, progress)
+    history["finetune"] = finetune(model, pack, settings.finetuning(), work, FIRST, progress)
+    history["polish"] = finetune(model, pack, settings.polishing(), work, SECOND, progress)
     facts: dict[str, Any] = {
-        "seconds": round(time.monotonic() - start),
+        "seconds": sum(part[-1]["seconds"] for part in history.values() if part),
         "stamps": len(pack),
         "real_stamps": unlabelled - len(pack),
         "training_bricks": [path.name for path in training],

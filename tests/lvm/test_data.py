@@ -118,3 +118,12 @@ def test_truth_lies_in_the_padded_frame() -> None:
     assert truth.known[:, 4:-4, 4:-4].all()
     same = turned_truth(truth, np.zeros(2, np.int64))
     assert np.array_equal(same.clean, truth.clean)
+
+
+def test_untold_seeing_changes_nothing_else() -> None:
+    pack = toy_pack(8)
+    told, _ = Batches(pack, 8, 1).labelled(0)
+    untold, _ = Batches(pack, 8, 1, Degradation(unknown=1.0)).labelled(0)
+    assert np.array_equal(told.pixels.numpy(), untold.pixels.numpy())
+    assert untold.conditions[:, 3:12].eq(0).all()
+    assert not told.conditions[:, 3:12].eq(0).all(dim=1).any()

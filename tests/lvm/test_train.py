@@ -74,7 +74,16 @@ def test_every_head_is_scored_beside_a_constant(pack: Pack) -> None:
     assert set(scores) == set(TINY.heads)
     assert all(part and all(item["count"] >= 0 for item in part) for part in scores.values())
     training = {"stamps": 8, "training_bricks": ["a"], "real_stamps": 0, "seconds": 60.0}
-    training["settings"] = {"sky_seed": 1, "bricks": 1, "pretrain_steps": 1, "finetune_steps": 1, "batch": 4, "seed": 1, "threads": 1}
+    training["settings"] = {
+        "sky_seed": 1,
+        "bricks": 1,
+        "pretrain_steps": 1,
+        "finetune_steps": 1,
+        "polish_steps": 1,
+        "batch": 4,
+        "seed": 1,
+        "threads": 1,
+    }
     text = card_text({"name": "toy", "version": "0", "training": training, "scores": {"a": scores}}, TINY)
     assert "| restoration |" in text
     assert "## Limits" in text
