@@ -16,8 +16,9 @@ from galpipe.errors import ConfigurationError
 from galpipe.unit import Receipt, Unit
 from tasks.cluster import connect
 from tasks.context import RunContext
-from tasks.plan import store_is_current
+from tasks.plan import store_is_current, sweep
 from tasks.publish import publish_catalog
+from tasks.report import report_run
 from tasks.stamps import RELEASE, expand, ingest
 from tasks.tile import predict_stores
 
@@ -50,7 +51,8 @@ def stamps_flow(files: list[str], root: str = "galpipe-data", name: str = "main"
         summary.seconds = time.monotonic() - started
         if request.publish:
             summary.publication = publish_catalog(context)
-        return summary.finish(context, ledger)
+        result = summary.finish(context, ledger)
+    return result | {"report": report_run(context, result)}
 
 
 def _process(request: RunRequest, context: RunContext, ledger: Ledger, paths: list[Path], summary: Summary) -> None:
@@ -69,6 +71,7 @@ def _process(request: RunRequest, context: RunContext, ledger: Ledger, paths: li
     summary.bricks, summary.up_to_date = len(units), len(units) - len(waiting)
     if not waiting:
         return
+    sweep(context, waiting)
     with (
         ProgressBoard({"catalog": len(waiting)}, request.quiet) as board,
         connect(context) as client,

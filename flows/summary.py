@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from catalogs.ledger import Ledger
 from galpipe.commit import write_bytes
-from galpipe.unit import Receipt
+from galpipe.unit import Receipt, Unit
+from tasks.catalog import note_run
 from tasks.context import RunContext
 
 LISTED = 1000
@@ -38,6 +40,7 @@ class Summary:
     totals: Counter[str] = field(default_factory=Counter)
     failures: list[dict[str, str]] = field(default_factory=list)
     absent: list[dict[str, str]] = field(default_factory=list)
+    made: list[Unit] = field(default_factory=list)
 
     def add(self, receipt: Receipt) -> None:
         """Count one receipt."""
@@ -45,13 +48,19 @@ class Summary:
         self.totals[f"seconds_{receipt.stage}"] += round(receipt.seconds)
         if receipt.stage == "fetch":
             self.totals["bytes"] += receipt.counts.get("bytes", 0)
-        if receipt.stage == "catalog":
+        if receipt.stage == "catalog" and receipt.status == "done":
+            self.made.append(receipt.unit)
             self.totals.update(receipt.counts)
         note = {"unit": str(receipt.unit), "file": receipt.file, "kind": receipt.status, "reason": receipt.reason}
         if receipt.status == "no_work" or (receipt.status == "done" and receipt.reason):
             self.absent.append({**note, "kind": "absent" if receipt.status == "done" else "no_work"})
         elif receipt.status != "done":
             self.failures.append(note)
+
+    def note_missing(self, release: str, bricks: Iterable[str]) -> None:
+        """Bricks that were asked for by name and that the release does not have."""
+        for brick in bricks:
+            self.absent.append({"unit": f"{release}/{brick}", "file": "", "kind": "absent", "reason": f"{brick}: not in the release"})
 
     def finish(self, context: RunContext, ledger: Ledger) -> dict[str, Any]:
         """Close the run in the ledger and write ``summary.json``.
@@ -65,6 +74,7 @@ class Summary:
         if ended != self.totals["sources"]:
             raise RuntimeError(f"{self.totals['sources']} sources came in, {ended} outcomes went out")
         result = self.as_dict()
+        note_run(context, self.made)
         ledger.end_run(self.run_id, result["status"])
         write_bytes(context.layout.run_folder(self.run_id) / "summary.json", json.dumps(result, indent=1).encode())
         return result

@@ -23,8 +23,9 @@ from galpipe.survey.remote import Limiter
 from galpipe.unit import Receipt, Unit
 from tasks.cluster import connect
 from tasks.context import RunContext
-from tasks.plan import pending, tile_of
+from tasks.plan import pending, sweep, tile_of
 from tasks.publish import publish_catalog
+from tasks.report import report_run
 from tasks.tile import Engine, process_tile
 
 OPEN_TILES = 2
@@ -67,12 +68,15 @@ def survey(
     with request.open_run() as (context, ledger):
         summary = Summary(context.run_id, len(plan.units))
         units = pending(context, ledger, plan.units)
+        summary.note_missing(source.name, plan.missing)
         summary.up_to_date = len(plan.units) - len(units)
         if units:
+            sweep(context, units)
             _process(request, context, ledger, source_and_units=(source, units), summary=summary)
         if request.publish:
             summary.publication = publish_catalog(context)
-        return summary.finish(context, ledger)
+        result = summary.finish(context, ledger)
+    return result | {"report": report_run(context, result)}
 
 
 def _process(

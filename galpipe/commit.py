@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -144,12 +145,18 @@ def write_bytes(final: Path, data: bytes) -> None:
         aside.write_bytes(data)
 
 
-def sweep_asides(folder: Path) -> int:
-    """Delete what killed writers left under a folder; returns how many entries went.
+def sweep_asides(folder: Path, older_than: float = 0.0) -> int:
+    """Delete what killed writers left in a folder (not below it); returns how many entries went.
 
-    Only safe while no other writer is at work there (the run's lease says so).
+    Parameters
+    ----------
+    folder : Path
+        Need not exist.
+    older_than : float
+        Seconds since an entry was last written to: 0 only where no other writer can be at work (the run's lease says so).
     """
-    entries = list(folder.rglob(f"{ASIDE}*")) if folder.exists() else []
+    newest = time.time() - older_than
+    entries = [path for path in folder.glob(f"{ASIDE}*") if path.lstat().st_mtime <= newest]
     for path in entries:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

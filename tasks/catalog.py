@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -12,8 +13,8 @@ from typing import Any
 import pyarrow.compute as pc
 
 from catalogs.outcomes import OutcomesMeta, check_totals, empty, finish, write_outcomes
-from catalogs.provenance import record
-from catalogs.shard import FROM_THE_MODEL, Origin, ShardMeta, build_shard, write_shard
+from catalogs.provenance import record, record_run
+from catalogs.shard import FROM_THE_MODEL, Origin, ShardMeta, build_shard, read_shard_meta, write_shard
 from galpipe.heads.sep_baseline import columns as sep_schema
 from galpipe.heads.sep_baseline import sep_columns
 from galpipe.lvm.inputs import MODEL_BANDS
@@ -118,3 +119,10 @@ def record_without_rows(context: RunContext, receipt: Receipt) -> None:
         return
     meta = OutcomesMeta(receipt.unit, receipt.status, receipt.file, receipt.reason, receipt.fingerprint)
     write_outcomes(layout.outcomes(receipt.unit, context.name), empty(), meta)
+
+
+def note_run(context: RunContext, units: Iterable[Unit]) -> None:
+    """Write beside the provenance records which of them this run made, from the shards' footers."""
+    identifiers = [read_shard_meta(context.layout.shard(unit, context.name)).provenance_id for unit in units]
+    if identifiers:
+        record_run(context.layout, context.name, context.run_id, identifiers)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import astropy.units as u
 from astropy.coordinates import Latitude, Longitude
 from cdshealpix.nested import lonlat_to_healpix
 
 from catalogs.ledger import Done, Ledger
+from galpipe.commit import sweep_asides
 from galpipe.stamps.store import store_summary
 from galpipe.survey.bricks import brick_by_name
 from galpipe.unit import Unit
@@ -65,3 +66,16 @@ def store_is_current(context: RunContext, unit: Unit, made: Mapping[Unit, Done])
     shard = made.get(unit)
     current = shard is not None and shard.status == "done" and shard.fingerprint == links.catalog
     return current and context.layout.shard(unit, context.name).exists()
+
+
+ABANDONED_SECONDS = 3600.0
+"""Stamps may be written by runs of several catalogs: only what nobody touched for this long is nobody's."""
+
+
+def sweep(context: RunContext, units: Iterable[Unit]) -> int:
+    """Delete what a killed run left half-written around units that are about to be done; returns how many entries went."""
+    layout, cut = context.layout, context.settings.cut.name
+    listed = list(units)
+    shards = {layout.shard(unit, context.name).parent for unit in listed}
+    stores = {layout.stamps(unit, cut).parent for unit in listed}
+    return sum(sweep_asides(folder) for folder in shards) + sum(sweep_asides(folder, ABANDONED_SECONDS) for folder in stores)

@@ -32,18 +32,24 @@ def galpipe(arguments: Sequence[str | Path], environment: dict[str, str] | None 
     command = [sys.executable, "-m", "flows", *map(str, arguments)]
     variables = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **(environment or {})}
     variables.pop("PREFECT_HOME", None)
-    done = subprocess.run(command, cwd=REPOSITORY, env=variables, capture_output=True, text=True, start_new_session=True, check=False, timeout=280)
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=variables, capture_output=True, text=True, start_new_session=True, check=False, timeout=280
+    )
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
 def rows_of(root: Path, name: str = "main") -> dict[str, bytes]:
     """Every shard and outcomes file of a catalog by its path, as bytes: equal rows are equal bytes."""
     folder = root / "catalog" / name
-    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.parquet")) if "provenance" not in path.parts}
+    found = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*.parquet"))
+        if "provenance" not in path.parts
+    }
     assert all(pq.read_metadata(folder / path) for path in found)
     return found
 
 
 def leftovers(root: Path) -> list[Path]:
     """Unfinished products below a root."""
-    return [path for path in root.rglob(".aside-*")]
+    return list(root.rglob(".aside-*"))
