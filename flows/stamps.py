@@ -14,7 +14,7 @@ from flows.request import RunRequest
 from flows.summary import Summary
 from galpipe.errors import ConfigurationError
 from galpipe.unit import Receipt, Unit
-from tasks.cluster import connect
+from tasks.cluster import connect, peak_memory
 from tasks.context import RunContext
 from tasks.plan import store_is_current, sweep
 from tasks.publish import publish_catalog
@@ -82,3 +82,4 @@ def _process(request: RunRequest, context: RunContext, ledger: Ledger, paths: li
             board.advance("catalog")
 
         predict_stores(context, client, waiting, count)
+        summary.peak_memory = peak_memory(client)

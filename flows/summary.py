@@ -36,6 +36,7 @@ class Summary:
     up_to_date: int = 0
     publication: dict[str, Any] | None = None
     seconds: float = 0.0
+    peak_memory: int = 0
     stages: dict[str, Counter[str]] = field(default_factory=dict)
     totals: Counter[str] = field(default_factory=Counter)
     failures: list[dict[str, str]] = field(default_factory=list)
@@ -97,6 +98,7 @@ class Summary:
             "stages": {stage: dict(states) for stage, states in self.stages.items()},
             "bytes": self.totals["bytes"],
             "seconds": round(self.seconds, 1),
+            "worker_peak_memory": self.peak_memory,
             "failures": self.failures[:LISTED],
             "absent": self.absent[:LISTED],
             "publication": self.publication,

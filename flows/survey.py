@@ -21,7 +21,7 @@ from flows.request import RunRequest
 from flows.summary import Summary
 from galpipe.survey.remote import Limiter
 from galpipe.unit import Receipt, Unit
-from tasks.cluster import connect
+from tasks.cluster import connect, peak_memory
 from tasks.context import RunContext
 from tasks.plan import pending, sweep, tile_of
 from tasks.publish import publish_catalog
@@ -102,4 +102,5 @@ def _process(
         states = [process_tile.submit(engine, tile, members) for tile, members in sorted(tiles.items())]
         for state in states:
             state.result()
+        summary.peak_memory = peak_memory(client)
     summary.seconds = time.monotonic() - started

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -22,6 +23,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 """Workers need the checkout on PYTHONPATH; without it a remote worker hangs without a word."""
 
 PROBE_SECONDS = 120
+CONNECT_SECONDS = 15
 
 
 def gpu_count() -> int:
@@ -67,6 +69,17 @@ def probe(context: RunContext) -> tuple[str, str]:
     return code_version(), predictor(context).model_hash
 
 
+def peak_memory(client: Client) -> int:
+    """The most memory that a worker ever held, bytes; the largest of all workers that are alive."""
+    peaks = client.run(_own_peak)
+    return max(peaks.values(), default=0)
+
+
+def _own_peak() -> int:
+    # Linux counts in kilobytes
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 @contextmanager
 def connect(context: RunContext) -> Iterator[Client]:
     """A client of a working cluster.
@@ -90,7 +103,7 @@ def connect(context: RunContext) -> Iterator[Client]:
     with dask.config.set(options):
         cluster = None if settings.address else _local(settings)
         try:
-            client = Client(cluster or settings.address, timeout=30)
+            client = Client(cluster or settings.address, timeout=CONNECT_SECONDS)
         except (OSError, TimeoutError) as error:
             raise ConfigurationError("a Dask scheduler that answers", f"{error} at {settings.address!r}") from error
         try:
@@ -112,5 +125,9 @@ def _check(client: Client, context: RunContext) -> None:
         raise ConfigurationError("workers that can import galpipe (put the checkout on their PYTHONPATH)", str(error)) from error
     except BadData as error:
         raise ConfigurationError(f"a usable model in {context.model_folder}", str(error)) from error
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    if not any(worker["resources"].get("GPU") for worker in workers):
+        # inference asks for this resource; without it the run would wait for ever
+        raise ConfigurationError("at least one Dask worker started with --resources GPU=1", f"{len(workers)} without")
     if found != expected:
         raise ConfigurationError(f"workers with code and model {expected}", repr(found))

@@ -27,6 +27,8 @@ def summary_text(result: dict[str, Any]) -> str:
     ]
     if counts["bricks"] and counts["up_to_date"] == counts["bricks"]:
         lines.append("  nothing to do: every brick is up to date")
+    if result.get("worker_peak_memory"):
+        lines.append(f"  memory   {human_bytes(result['worker_peak_memory'])} at most in a worker")
     if published:
         lines.append(f"  catalog  version {published['version']} ({published['status']}), {published['rows']} rows, {published['path']}")
     if result.get("report"):

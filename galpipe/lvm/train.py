@@ -54,7 +54,7 @@ class TrainSettings:
     held_bricks: int = 2
     pretrain_steps: int = 300
     finetune_steps: int = 2400
-    polish_steps: int = 1600
+    polish_steps: int = 2000
     batch: int = 16
     rate: float = 1.5e-3
     polish_rate: float = 8e-4

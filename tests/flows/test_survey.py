@@ -50,12 +50,7 @@ def unbroken(server: MockServer, tmp_path_factory: pytest.TempPathFactory) -> Ru
     return Run(root, server, galpipe(arguments(server, root)))
 
 
-@pytest.fixture
-def _api(prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
-
-
-with_api = pytest.mark.usefixtures("_api")
+with_api = pytest.mark.usefixtures("shared_prefect")
 
 
 def table_of(run: Run) -> pa.Table:

@@ -10,8 +10,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-
-import pytest
+from contextlib import contextmanager
+from pathlib import Path
 
 START_SECONDS = 120
 
@@ -23,10 +23,10 @@ def free_port() -> int:
         return port
 
 
-@pytest.fixture(scope="session")
-def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a Prefect server on this machine."""
-    home, port = tmp_path_factory.mktemp("prefect"), free_port()
+@contextmanager
+def prefect_server(home: Path) -> Iterator[str]:
+    """Start a Prefect server on this machine; yields its address."""
+    port = free_port()
     variables = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with (home / "server.log").open("wb") as log:
