@@ -8,16 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.flows.command import galpipe
-from tests.flows.conftest import prefect_api
 
-__all__ = ["prefect_api"]
-
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def _api(prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_prefect")]
 
 
 def test_a_real_brick_without_a_tractor_table_ends_normally(shared_data: Path, tmp_path: Path) -> None:
