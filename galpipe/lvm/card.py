@@ -14,6 +14,8 @@ LIMITS = """\
 - Magnitudes are dereddened, because the pixels are.
 - Restored images are for the eye: sharpened to 0.85 of the stamp's own PSF (FWHM, per band); no flux may be measured on them.
 - Pictures (JPEG route) reach the model by an approximate inverse of the survey's stretch; predictions on them are not supported.
+- Trained in pieces from checkpoints. Another run of `galpipe train` with these settings agrees in the scores, not bit by bit: sums
+  depend on the number of threads and on the processor.
 - Vote-fraction intervals and sigmas are the model's own; the coverage among the scores is their only test.
 """
 

@@ -73,7 +73,10 @@ class Predictor:
         loaded = load_model(folder)
         if threads > 0:
             torch.set_num_threads(threads)
-        return cls(loaded.model, loaded.card, loaded.model_hash, device_of(device))
+        place = device_of(device)
+        if place.type == "cuda":
+            _steady_sums()
+        return cls(loaded.model, loaded.card, loaded.model_hash, place)
 
     def columns(self) -> tuple[Column, ...]:
         """Columns of `predict`, in order."""
@@ -168,6 +171,14 @@ class Predictor:
             parts.append(np.sinh(np.clip(restored[:, :, inside, inside], -12, 12)) * softening[:, None, None])
         empty = np.zeros((0, len(MODEL_BANDS), stamps.size, stamps.size), dtype=np.float32)
         return np.concatenate(parts).astype(np.float32) if parts else empty
+
+
+def _steady_sums() -> None:
+    """Ask CUDA for full precision and for the same algorithm every time, so that two runs give the same rows."""
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def _array(values: torch.Tensor) -> FloatArray:
