@@ -49,6 +49,8 @@ def card_text(card: dict[str, Any], settings: ModelSettings) -> str:
         "",
         "Every figure stands beside that of a constant answer.",
     ]
+    if training.get("note"):
+        lines.insert(lines.index("## Scores on held-out mock bricks") - 1, f"- {training['note']}")
     for brick, heads in card["scores"].items():
         lines += [
             "",
