@@ -8,7 +8,7 @@ from catalogs.ledger import Ledger
 from flows.request import RunRequest
 from galpipe.survey.plan import Plan, make_plan
 from galpipe.survey.releases import Release, open_release
-from tasks.plan import pending
+from tasks.plan import changed_at_source, pending
 
 
 def plan_of(request: RunRequest) -> tuple[Release, Plan]:
@@ -25,12 +25,15 @@ def plan_of(request: RunRequest) -> tuple[Release, Plan]:
 
 def dry_run(request: RunRequest) -> dict[str, Any]:
     """The plan in plain values: bricks, those not up to date, files, bytes, bands."""
-    _, plan = plan_of(request)
+    release, plan = plan_of(request)
     context = request.context("dry-run")
     to_do = len(plan.units)
     if context.layout.ledger.exists():
         with Ledger(context.layout.ledger) as ledger:
-            to_do = len(pending(context, ledger, plan.units))
+            units = set(pending(context, ledger, plan.units))
+        if request.check_remote:
+            units.update(changed_at_source(context, release, set(plan.units) - units))
+        to_do = len(units)
     return {
         "counts": {"bricks": len(plan.units), "to_do": to_do, "files": plan.files_estimate},
         "bytes": plan.bytes_estimate,

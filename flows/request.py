@@ -42,7 +42,7 @@ class RunRequest:
         The catalog's name.
     alias : str
         Name for a release given by folder or URL.
-    publish, force, quiet : bool
+    publish, force, check_remote, quiet : bool
     rebind : bool
         Let the catalog change its configuration or model; what differs is done again.
     keep : tuple of str or None
@@ -57,6 +57,7 @@ class RunRequest:
     alias: str = ""
     publish: bool = True
     force: bool = False
+    check_remote: bool = False
     quiet: bool = False
     rebind: bool = False
     keep: tuple[str, ...] | None = None
@@ -147,6 +148,7 @@ class RunRequest:
             "alias": self.alias,
             "publish": self.publish,
             "force": self.force,
+            "check_remote": self.check_remote,
             "keep": self.keep,
             "settings": self.settings.as_dict(),
         }

@@ -23,7 +23,7 @@ from galpipe.survey.remote import Limiter
 from galpipe.unit import Receipt, Unit
 from tasks.cluster import connect, peak_memory
 from tasks.context import RunContext
-from tasks.plan import pending, sweep, tile_of
+from tasks.plan import changed_at_source, fetch_again, pending, sweep, tile_of
 from tasks.publish import publish_catalog
 from tasks.report import report_run
 from tasks.tile import Engine, process_tile
@@ -68,6 +68,10 @@ def survey(
     with request.open_run() as (context, ledger):
         summary = Summary(context.run_id, len(plan.units))
         units = pending(context, ledger, plan.units)
+        if request.check_remote:
+            changed = changed_at_source(context, source, set(plan.units) - set(units))
+            fetch_again(context, changed)
+            units = sorted({*units, *changed})
         summary.note_missing(source.name, plan.missing)
         summary.up_to_date = len(plan.units) - len(units)
         if units:

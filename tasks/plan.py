@@ -9,9 +9,14 @@ from astropy.coordinates import Latitude, Longitude
 from cdshealpix.nested import lonlat_to_healpix
 
 from catalogs.ledger import Done, Ledger
+from catalogs.provenance import describe
+from catalogs.shard import read_shard_meta
 from galpipe.commit import sweep_asides
 from galpipe.stamps.store import store_summary
 from galpipe.survey.bricks import brick_by_name
+from galpipe.survey.files import FETCH_FILE
+from galpipe.survey.releases import Release
+from galpipe.survey.remote import published_sums
 from galpipe.unit import Unit
 from tasks.chain import chain, files_fingerprint
 from tasks.context import RunContext
@@ -49,6 +54,29 @@ def pending(context: RunContext, ledger: Ledger, units: Sequence[Unit]) -> list[
         return done and context.layout.shard(unit, context.name).exists()
 
     return [unit for unit in units if not up_to_date(unit)]
+
+
+def changed_at_source(context: RunContext, release: Release, units: Iterable[Unit]) -> list[Unit]:
+    """Finished units whose files have another published sha256 now: the survey fixes bricks in place.
+
+    What a shard was made from is in its provenance record, so this works where the files were not kept.
+    """
+    changed = []
+    for unit in sorted(units):
+        shard = context.layout.shard(unit, context.name)
+        if not shard.exists():
+            continue
+        made_from = describe(context.layout, context.name, read_shard_meta(shard).provenance_id)["inputs"]["files"]
+        published = published_sums(release, unit)
+        if any(published.get(name, was) != was for name, was in made_from.items()):
+            changed.append(unit)
+    return changed
+
+
+def fetch_again(context: RunContext, units: Iterable[Unit]) -> None:
+    """Take away the record of units' fetched files: each file is then verified, and where it differs fetched, again."""
+    for unit in units:
+        (context.layout.brick_folder(unit) / FETCH_FILE).unlink(missing_ok=True)
 
 
 def store_is_current(context: RunContext, unit: Unit, made: Mapping[Unit, Done]) -> bool:

@@ -49,6 +49,7 @@ def summary_text(result: dict[str, Any]) -> str:
 @click.option("--keep", default=None, help="What stays on disk: bricks,stamps or none (default: both; neither for 'all').")
 @click.option("--publish/--no-publish", default=True, show_default=True, help="Publish a new version at the end.")
 @click.option("--force", is_flag=True, help="Do again what is up to date.")
+@click.option("--check-remote", is_flag=True, help="Ask the release whether files of finished bricks changed.")
 @click.option("--switch", is_flag=True, help="Let the catalog change its configuration or model.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @json_option
@@ -63,6 +64,7 @@ def run(
     keep: str | None,
     publish: bool,
     force: bool,
+    check_remote: bool,
     switch: bool,
     dry_run: bool,
     as_json: bool,
@@ -72,7 +74,15 @@ def run(
 
     kept = None if keep is None else [] if keep == "none" else keep.split(",")
     settings = load_settings(config).as_dict()
-    options = {"alias": alias, "publish": publish, "force": force, "keep": kept, "rebind": switch, "settings": settings}
+    options = {
+        "alias": alias,
+        "publish": publish,
+        "force": force,
+        "check_remote": check_remote,
+        "keep": kept,
+        "rebind": switch,
+        "settings": settings,
+    }
     plan = _plan(release, region, (str(root), name), options)
     if dry_run:
         emit({**plan, "status": "ok"}, as_json, plan_text(plan))
@@ -112,14 +122,17 @@ def run_survey(release: str, region: str, place: tuple[Path, str], options: dict
 @click.option("--seed", default=1, show_default=True)
 @click.option("--like", type=click.Choice(["dr9", "dr10", "dr11"]), default="dr9", show_default=True, help="Release to imitate.")
 @click.option("--galaxies", default=250, show_default=True, help="Galaxies with z < 20 per brick.")
-@click.option("--faint", default=1500, show_default=True, help="Fainter galaxies per brick.")
+@click.option(
+    "--faint", default=22.5, show_default=True, metavar="MAG", help="Faintest z magnitude; 22.5 gives 1,500 galaxies beyond z = 20."
+)
 @json_option
 @verb
-def mock(out: Path, bricks: int, seed: int, like: str, galaxies: int, faint: int, as_json: bool) -> None:
+def mock(out: Path, bricks: int, seed: int, like: str, galaxies: int, faint: float, as_json: bool) -> None:
     """Make a mock release at OUT and its truth at OUT-truth."""
-    from galpipe.mock.spec import MockSpec
+    from galpipe.mock.spec import MockSpec, faint_count
 
-    result = make_mock(out, MockSpec(bricks=bricks, seed=seed, like=like, galaxies=galaxies, faint=faint))
+    spec = MockSpec(bricks=bricks, seed=seed, like=like, galaxies=galaxies, faint=faint_count(faint), faint_limit=faint)
+    result = make_mock(out, spec)
     counts = result["counts"]
     emit(
         result,
@@ -151,10 +164,9 @@ def make_mock(out: Path, spec: Any) -> dict[str, Any]:
 @click.option("--root", type=click.Path(path_type=Path, file_okay=False), default=Path("demo"), show_default=True)
 @click.option("--bricks", default=2, show_default=True)
 @click.option("--galaxies", default=250, show_default=True)
-@click.option("--faint", default=1500, show_default=True)
 @json_option
 @verb
-def demo(root: Path, bricks: int, galaxies: int, faint: int, as_json: bool) -> None:
+def demo(root: Path, bricks: int, galaxies: int, as_json: bool) -> None:
     """Make a mock release, serve it over HTTP on this machine, and run everything on it."""
     from galpipe.mock.server import MockServer
     from galpipe.mock.spec import MockSpec
@@ -163,7 +175,7 @@ def demo(root: Path, bricks: int, galaxies: int, faint: int, as_json: bool) -> N
     release = root / "mock-dr9"
     if not release.exists():
         say(f"1/3 a mock release of {bricks} bricks: {release}")
-        make_mock(release, MockSpec(bricks=bricks, galaxies=galaxies, faint=faint))
+        make_mock(release, MockSpec(bricks=bricks, galaxies=galaxies))
     with MockServer(release) as server:
         say(f"2/3 the survey flow, from {server.url}")
         result = run_survey(server.url, "all", (root, "main"), {"alias": "mock-dr9", "keep": ["bricks", "stamps"]})

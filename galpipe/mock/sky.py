@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galpipe.mock.populations import Floats, fluxes, magnitudes, redshifts, single_component, sizes, step_n
-from galpipe.mock.spec import MockSpec
+from galpipe.mock.spec import BRIGHT_LIMIT, FAINT_SLOPE, MockSpec
 from galpipe.survey.bricks import Brick
 
 Catalog = NDArray[np.void]
@@ -78,7 +78,7 @@ def brick_sky(spec: MockSpec, area: Brick, empty: bool = False) -> Catalog:
         Leave the galaxies out.
     """
     rng = np.random.default_rng([spec.seed, area.brickid])
-    parts = [_bright(rng, spec.galaxies), _faint(rng, spec.faint), _stars(rng, spec.stars)]
+    parts = [_bright(rng, spec.galaxies), _faint(rng, spec.faint, spec.faint_limit), _stars(rng, spec.stars)]
     catalog = np.concatenate(parts)
     catalog["ra"] = rng.uniform(area.ra1, area.ra2, len(catalog))
     low, high = np.sin(np.radians([area.dec1, area.dec2]))
@@ -176,10 +176,10 @@ def _features(rng: np.random.Generator, catalog: Catalog) -> None:
         catalog[name][lens] = np.minimum(catalog[name], 1.6)[lens]
 
 
-def _faint(rng: np.random.Generator, count: int) -> Catalog:
-    """Galaxies with z > 20: one Sersic component, no structure."""
+def _faint(rng: np.random.Generator, count: int, limit: float) -> Catalog:
+    """Galaxies from z = 20 to the limit: one Sersic component, no structure."""
     catalog = _blank(count)
-    z_mag = magnitudes(rng, count, (20.0, 22.5), 0.30)
+    z_mag = magnitudes(rng, count, (BRIGHT_LIMIT, limit), FAINT_SLOPE)
     early = (rng.random(count) < 0.25) * rng.uniform(0.6, 1.0, count)
     catalog["kind"] = np.where(early > 0, "smooth_elliptical", np.where(rng.random(count) < 0.5, "disk_spiral", "irregular"))
     catalog["faint"] = True

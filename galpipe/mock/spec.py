@@ -55,6 +55,19 @@ STYLES = {
 }
 
 
+BRIGHT_LIMIT = 20.0
+"""z magnitude (observed) that parts the galaxies of the default selection from the faint ones."""
+
+FAINT_SLOPE = 0.30
+"""Counts beyond it rise as 10^(slope z)."""
+
+
+def faint_count(limit: float) -> int:
+    """Galaxies per brick between z = 20 and a limit, when there are 1,500 to z = 22.5."""
+    per_unit = 1500 / (10 ** (FAINT_SLOPE * (22.5 - BRIGHT_LIMIT)) - 1)
+    return max(0, round(per_unit * (10 ** (FAINT_SLOPE * (limit - BRIGHT_LIMIT)) - 1)))
+
+
 @dataclass(frozen=True)
 class MockSpec:
     """One mock release.
@@ -73,7 +86,9 @@ class MockSpec:
     galaxies: int = 250
     """Galaxies with z < 20 per brick."""
     faint: int = 1500
-    """Galaxies with z > 20 per brick."""
+    """Galaxies with z from 20 to ``faint_limit`` per brick."""
+    faint_limit: float = 22.5
+    """Faintest z magnitude of a galaxy."""
     stars: int = 150
     center: tuple[float, float] = (150.1, 2.2)
     """RA and Dec (deg) of a point in the first brick."""
@@ -93,6 +108,8 @@ class MockSpec:
             raise ConfigurationError(f"like among {sorted(STYLES)}", repr(self.like))
         if self.bricks < 1 or min(self.galaxies, self.faint, self.stars) < 0:
             raise ConfigurationError("at least one brick and no negative number of sources", repr(self))
+        if self.faint and not self.faint_limit > BRIGHT_LIMIT:
+            raise ConfigurationError(f"a faint limit beyond z = {BRIGHT_LIMIT}", repr(self.faint_limit))
         wrong = [band for band in self.bands if band not in ALL_BANDS]
         if wrong:
             raise ConfigurationError(f"mock bands among {ALL_BANDS}", repr(self.bands))

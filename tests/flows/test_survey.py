@@ -11,9 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
 
 from catalogs.ledger import Ledger
 from catalogs.verify import verify
+from galpipe.fingerprint import sha256_file
 from galpipe.layout import Layout
 from galpipe.mock.server import Fault, MockServer
 from galpipe.mock.spec import MockSummary
@@ -169,6 +171,29 @@ def test_one_bad_brick_loses_nothing_else(server: MockServer, mock_release: Mock
         second = galpipe(arguments(broken, tmp_path))
     assert second.status == 0, second.err[-2000:]
     assert (second.json()["counts"]["up_to_date"], second.json()["counts"]["done"]) == (1, 1)
+
+
+@with_api
+def test_a_file_that_the_survey_fixed_in_place_is_noticed(mock_release: MockSummary, tmp_path: Path) -> None:
+    release, root, brick = tmp_path / "dr9", tmp_path / "root", mock_release.bricks[0]
+    shutil.copytree(mock_release.release, release)
+    command = ["run", "--release", release, "--as", "mock", "--region", f"bricks:{brick}", "--root", root, "--json"]
+    assert galpipe(command).status == 0
+    before = rows_of(root)
+    fixed = release / f"south/coadd/{brick[:3]}/{brick}/legacysurvey-{brick}-image-r.fits.fz"
+    old = sha256_file(fixed)
+    with fits.open(fixed, mode="update", disable_image_compression=True) as hdus:
+        hdus[0].header["RUNDATE"] = "2026-11-23"
+    (listed,) = fixed.parent.glob("*.sha256sum")
+    listed.write_text(listed.read_text().replace(old, sha256_file(fixed)))
+    assert galpipe(command).json()["counts"]["up_to_date"] == 1
+    again = galpipe([*command, "--check-remote"]).json()
+    assert (again["counts"]["up_to_date"], again["counts"]["done"]) == (0, 1)
+    after = rows_of(root)
+    assert after.keys() == before.keys()
+    # same pixels, other file: only what the rows were made from differs
+    assert after != before
+    assert galpipe([*command, "--check-remote"]).json()["counts"]["up_to_date"] == 1
 
 
 def test_another_model_needs_a_switch(unbroken: Run, server: MockServer, tmp_path: Path) -> None:
