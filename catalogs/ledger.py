@@ -6,6 +6,7 @@ Correctness does not depend on it: `rebuild` makes it again from shards and outc
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,6 +71,9 @@ _LEASES = lease_table(_METADATA)
 
 _KEY = ("name", "release", "region", "brick", "stage")
 _BATCH = 500
+
+LEDGER_VARIABLE = "GALPIPE_LEDGER"
+"""Environment variable with the URL of a shared ledger, such as ``postgresql://user@host/galpipe``; one database per root."""
 
 
 @dataclass(frozen=True)
@@ -279,6 +283,22 @@ class Ledger:
             connection.execute(sa.delete(UNITS).where(UNITS.c.name == name, UNITS.c.stage == "catalog"))
             self._upsert(connection, [_row(receipt, run_id, name, now) for receipt in receipts])
         return len(receipts)
+
+
+def ledger_of(layout: Layout) -> Ledger:
+    """The ledger of a root: its SQLite file, or the database that ``GALPIPE_LEDGER`` names by URL.
+
+    Raises
+    ------
+    ConfigurationError
+        As `Ledger`.
+    """
+    return Ledger(os.environ.get(LEDGER_VARIABLE) or layout.ledger)
+
+
+def has_ledger(layout: Layout) -> bool:
+    """Whether a run ever wrote a ledger for this root; looking makes none."""
+    return bool(os.environ.get(LEDGER_VARIABLE)) or layout.ledger.exists()
 
 
 def _found(layout: Layout, name: str) -> Iterator[Receipt]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from catalogs.ledger import Ledger
+from catalogs.ledger import has_ledger, ledger_of
 from flows.request import RunRequest
 from galpipe.survey.plan import Plan, make_plan
 from galpipe.survey.releases import Release, open_release
@@ -28,8 +28,8 @@ def dry_run(request: RunRequest) -> dict[str, Any]:
     release, plan = plan_of(request)
     context = request.context("dry-run")
     to_do = len(plan.units)
-    if context.layout.ledger.exists():
-        with Ledger(context.layout.ledger) as ledger:
+    if has_ledger(context.layout):
+        with ledger_of(context.layout) as ledger:
             units = set(pending(context, ledger, plan.units))
         if request.check_remote:
             units.update(changed_at_source(context, release, set(plan.units) - units))

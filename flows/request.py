@@ -14,7 +14,7 @@ from typing import Any
 
 from catalogs.collection import Binding, bind
 from catalogs.lease import Lease
-from catalogs.ledger import Ledger
+from catalogs.ledger import Ledger, ledger_of
 from galpipe.code_version import code_version
 from galpipe.commit import write_bytes
 from galpipe.config import Settings, settings_from
@@ -127,7 +127,7 @@ class RunRequest:
         """
         context = self.context(new_run_id())
         bind(context.layout, self.name, self._binding(context), switch=self.rebind)
-        with Ledger(context.layout.ledger) as ledger, ledger.lease(self.name, context.run_id, LEASE_SECONDS) as lease, _renewed(lease):
+        with ledger_of(context.layout) as ledger, ledger.lease(self.name, context.run_id, LEASE_SECONDS) as lease, _renewed(lease):
             ledger.start_run(context.run_id, self.name, self.as_dict())
             write_bytes(context.layout.run_folder(context.run_id) / "request.json", json.dumps(self.as_dict(), indent=1).encode())
             yield context, ledger

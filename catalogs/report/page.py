@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from catalogs.collection import Binding, read_binding
 from catalogs.inventory import Inventory
-from catalogs.ledger import Ledger
+from catalogs.ledger import has_ledger, ledger_of
 from catalogs.report import figures
 from catalogs.report.galaxies import WANTED, Card, Pictures, cards, encoded
 from catalogs.report.rows import Sample, brick_states, outcome_totals, read_sample, take_inventory
@@ -192,8 +192,8 @@ _BRICK_ENDS = (("done", "done"), ("up_to_date", "up to date"), ("no_work", "with
 def _stages(layout: Layout, summary: Mapping[str, Any], seconds: float) -> list[StageLine]:
     """Counts and rates by stage; rows and seconds of work come from the ledger, where there is one."""
     totals: list[dict[str, Any]] = []
-    if layout.ledger.exists():
-        with Ledger(layout.ledger) as ledger:
+    if has_ledger(layout):
+        with ledger_of(layout) as ledger:
             totals = ledger.run_totals(str(summary["run_id"]))
     lines = []
     counted: Mapping[str, Mapping[str, int]] = summary.get("stages", {})

@@ -48,7 +48,7 @@ def query(
 ) -> None:  # one parameter per option of the command line
     """Ask the catalog: SQL over galaxies, galaxies_clean, detections, embeddings, ledger, outcomes, or a piece of sky."""
     from catalogs.formats import to_json, write_result
-    from catalogs.ledger import Ledger
+    from catalogs.ledger import ledger_of
     from catalogs.query import open_catalog
     from galpipe.layout import Layout
 
@@ -57,7 +57,7 @@ def query(
     layout = Layout(root)
 
     def ledger_rows() -> pa.Table:
-        with Ledger(layout.ledger) as ledger:
+        with ledger_of(layout) as ledger:
             return ledger.table(name)
 
     with open_catalog(layout, name, version, live=live, ledger=ledger_rows) as catalog:
@@ -126,13 +126,13 @@ def _cell(value: Any) -> str:
 def status(root: Path, name: str, as_json: bool) -> None:
     """What is done, failed, absent and why; which versions are published."""
     from catalogs.hats import completeness, version_folder, versions
-    from catalogs.ledger import Ledger
+    from catalogs.ledger import has_ledger, ledger_of
     from galpipe.layout import Layout
 
     layout = Layout(root)
-    if not layout.ledger.exists():
+    if not has_ledger(layout):
         raise ConfigurationError("a root folder with a ledger", f"none at {layout.ledger}")
-    with Ledger(layout.ledger) as ledger:
+    with ledger_of(layout) as ledger:
         stages, failures, runs = ledger.summary(name), ledger.failures(name, 100), ledger.runs(name)[:5]
     published = versions(layout, name)
     totals = completeness(version_folder(layout, name)) if published else {}
@@ -161,14 +161,14 @@ def status(root: Path, name: str, as_json: bool) -> None:
 @verb
 def verify(root: Path, name: str, as_json: bool) -> None:
     """Check every total against its source: outcomes, shards, ledger, published version."""
-    from catalogs.ledger import Ledger
+    from catalogs.ledger import ledger_of
     from catalogs.verify import verify as check
     from galpipe.layout import Layout
 
     layout = Layout(root)
     if not layout.catalog(name).exists():
         raise ConfigurationError(f"a catalog {name!r} under {layout.root}", "none")
-    with Ledger(layout.ledger) as ledger, ProgressBoard({"verify": 0}) as board:
+    with ledger_of(layout) as ledger, ProgressBoard({"verify": 0}) as board:
         problems = check(layout, name, ledger, lambda done, total: board.update("verify", done, total))
     listed = [{"unit": item.unit, "file": item.file, "kind": "problem", "reason": item.what} for item in problems]
     text = "\n".join(f"{item.unit} {item.file}: {item.what}" for item in problems) or "every total agrees with its source"
