@@ -17,6 +17,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from catalogs.inventory import outcomes_files, shard_files
 from catalogs.lease import Lease, lease_table
@@ -99,7 +100,8 @@ def _url(where: str | Path) -> sa.URL:
 
 def _tune_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "temp_store=MEMORY"):
+    # the time-out comes first: changing the journal mode needs a lock too
+    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=NORMAL", "temp_store=MEMORY"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
@@ -123,7 +125,12 @@ class Ledger:
             self._engine = sa.create_engine(_url(where), pool_pre_ping=True)
             if self._engine.dialect.name == "sqlite":
                 sa.event.listen(self._engine, "connect", _tune_sqlite)
-            _METADATA.create_all(self._engine)
+            with self._engine.begin() as connection:
+                # two coordinators may come first at the same moment
+                for table in _METADATA.sorted_tables:
+                    connection.execute(CreateTable(table, if_not_exists=True))
+                    for index in table.indexes:
+                        connection.execute(CreateIndex(index, if_not_exists=True))
         except (ImportError, NoSuchModuleError) as error:
             raise ConfigurationError("a database driver (pip install galpipe[postgres])", str(error), file=str(where)) from error
         except SQLAlchemyError as error:
