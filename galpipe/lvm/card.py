@@ -10,6 +10,9 @@ LIMITS = """\
 - Learned from a mock sky only (except the unlabelled pixels above): every answer is tagged `mock only`; nothing here is a measurement.
 - `z_mock` reproduces the mock's redshifts, which follow from its colors and sizes; it says nothing about real redshifts.
 - Small by intent: it shows that every part of the line works. Rare morphologies (rings, lenses, irregulars) are hardly seen in training.
+- Questions that few are asked learn least: see `spiral-winding` and `edge-on-bulge` among the scores, hardly better than the constant.
+- Detection: masks are not scored; clumps and arms of resolved galaxies may count as objects of their own; the score threshold was chosen
+  on training bricks, where completeness and purity meet. Purity stands beside 1 because the central object alone is always true.
 - Stamps of 39.8 arcsec: larger galaxies are cut off, their sizes and magnitudes are wrong.
 - Magnitudes are dereddened, because the pixels are.
 - Restored images are for the eye: sharpened to 0.85 of the stamp's own PSF (FWHM, per band); no flux may be measured on them.
