@@ -6,6 +6,9 @@ from typing import Any
 
 from catalogs.ledger import has_ledger, ledger_of
 from flows.request import RunRequest
+from galpipe.config import SURVEY_PIXSCALE
+from galpipe.errors import ConfigurationError
+from galpipe.lvm.inputs import STAMP_SIZE
 from galpipe.survey.plan import Plan, make_plan
 from galpipe.survey.releases import Release, open_release
 from tasks.plan import changed_at_source, pending
@@ -17,8 +20,11 @@ def plan_of(request: RunRequest) -> tuple[Release, Plan]:
     Raises
     ------
     ConfigurationError
-        If the release is unknown or the region has no brick in it.
+        If the release is unknown, the region has no brick in it, or the cut is not one that the model takes from bricks.
     """
+    cut = request.settings.cut
+    if (cut.size, cut.pixscale) != (STAMP_SIZE, SURVEY_PIXSCALE):
+        raise ConfigurationError(f"cut.size {STAMP_SIZE} and cut.pixscale {SURVEY_PIXSCALE} for bricks", f"{cut.size} and {cut.pixscale}")
     release = open_release(request.release, request.alias, request.settings.fetch)
     return release, make_plan(release, request.region, request.settings.fetch)
 

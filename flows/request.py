@@ -135,6 +135,8 @@ class RunRequest:
     def _binding(self, context: RunContext) -> Binding:
         # how files are fetched and where Dask runs change no row
         settings = {part: values for part, values in self.settings.as_dict().items() if part in ("cut", "selection", "infer")}
+        # the ids of a list, not the path of its file
+        settings["selection"] = self.settings.selection.identity()
         model = settings["infer"].pop("model")
         return Binding(settings, model, context.model_hash)
 

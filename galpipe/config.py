@@ -5,12 +5,15 @@ A run's settings are written beside its products; what belongs to a stage's fing
 
 from __future__ import annotations
 
+import math
+import re
 import tomllib
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from galpipe.errors import ConfigurationError
+from galpipe.idlist import ids_hash, read_ids
 
 SURVEY_PIXSCALE = 0.262
 """Arcsec per pixel of the survey's coadds."""
@@ -19,10 +22,54 @@ SOFTENING = {"g": 0.004, "r": 0.007, "i": 0.013, "z": 0.02}
 """s_b of y = asinh(flux / s_b), nanomaggies per pixel: near the sky noise of a typical brick (science.md section 3)."""
 
 
-def _positive(owner: str, **values: float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise ConfigurationError(f"{owner}.{name} > 0", repr(value))
+IDS = "ids:"
+"""How the name of a selection by list begins; the list's path follows."""
+
+LIMITED = re.compile(r"galaxies-z(\d+(?:\.\d+)?)")
+"""Name of a selection by magnitude in z."""
+
+_MEMORY = re.compile(r"auto|\d*[1-9]\d*(\.\d+)?\s*[kKMGT]i?B")
+
+_KINDS: dict[object, str] = {int: "a whole number", float: "a number", str: "text", tuple[str, ...]: "a list of texts"}
+
+
+def _fits(kind: object, value: object) -> bool:
+    if kind == tuple[str, ...]:
+        return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    if kind is float:
+        return isinstance(value, float) and math.isfinite(value)
+    # True is an int to Python, not to people
+    return isinstance(kind, type) and isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _check_types(owner: str, settings: Any) -> None:
+    """Every value must be of its annotated type; a whole number given for a number becomes one."""
+    for name, kind in get_type_hints(type(settings)).items():
+        value = getattr(settings, name)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+            # 60 and 60.0 must not hash differently
+            object.__setattr__(settings, name, value)
+        if not _fits(kind, value):
+            raise ConfigurationError(f"{owner}.{name} to be {_KINDS[kind]}", repr(value))
+
+
+def _check_range(key: str, value: float, low: float, high: float = math.inf) -> None:
+    if not low <= value <= high:
+        wanted = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+        raise ConfigurationError(f"{key} {wanted}", repr(value))
+
+
+def _check_bands(key: str, bands: tuple[str, ...], known: tuple[str, ...], *, may_be_empty: bool) -> None:
+    if not (bands or may_be_empty) or len(set(bands)) != len(bands) or not set(bands) <= set(known):
+        raise ConfigurationError(f"{key} among {list(known)}, each once", repr(list(bands)))
+
+
+PRODUCTS = ("image", "invvar", "nexp", "psfsize", "depth", "galdepth", "chi2", "model", "blobmodel")
+"""Per-band coadds that a release may have."""
+
+BANDS = ("u", "g", "r", "i", "z", "Y")
+"""Bands that a release may have coadds in."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +90,13 @@ class FetchSettings:
     """Seconds before the first retry; doubles each time."""
 
     def __post_init__(self) -> None:
-        _positive("fetch", connections=self.connections, timeout=self.timeout)
+        _check_types("fetch", self)
+        _check_range("fetch.connections", self.connections, 1, 64)
+        _check_range("fetch.retries", self.retries, 0, 100)
+        _check_range("fetch.timeout", self.timeout, 0.1, 3600)
+        _check_range("fetch.back_off", self.back_off, 0, 3600)
+        _check_bands("fetch.products", self.products, PRODUCTS, may_be_empty=False)
+        _check_bands("fetch.bands", self.bands, BANDS, may_be_empty=True)
 
 
 @dataclass(frozen=True)
@@ -58,10 +111,10 @@ class CutSettings:
     """Arcsec per pixel."""
 
     def __post_init__(self) -> None:
-        _positive("cut", size=self.size, pixscale=self.pixscale)
-        unknown = [band for band in self.bands if band not in SOFTENING]
-        if unknown or not self.bands:
-            raise ConfigurationError(f"cut.bands among {sorted(SOFTENING)}", repr(self.bands))
+        _check_types("cut", self)
+        _check_range("cut.size", self.size, 8, 1024)
+        _check_range("cut.pixscale", self.pixscale, 0.01, 10)
+        _check_bands("cut.bands", self.bands, tuple(SOFTENING), may_be_empty=False)
 
     @property
     def name(self) -> str:
@@ -75,9 +128,35 @@ class SelectionSettings:
     """Which sources are predicted (science.md section 1)."""
 
     name: str = "galaxies-z20"
-    """``galaxies-z20``, ``galaxies-z21`` or ``ids:FILE``."""
+    """``galaxies-z20``, ``galaxies-z21`` (any limit in z) or ``ids:FILE``; the list must be there and read."""
     min_valid_frac: float = 0.3
     """Least share of valid pixels in at least one band the model knows; below it: ``no_coverage``."""
+
+    def __post_init__(self) -> None:
+        _check_types("selection", self)
+        _check_range("selection.min_valid_frac", self.min_valid_frac, 0, 1)
+        if self.ids_file is not None:
+            read_ids(self.ids_file)
+        elif not LIMITED.fullmatch(self.name):
+            raise ConfigurationError("selection.name galaxies-z20, galaxies-z21 or ids:FILE", repr(self.name))
+
+    @property
+    def ids_file(self) -> Path | None:
+        """The list of a selection by ids; None for any other."""
+        return Path(self.name.removeprefix(IDS)) if self.name.startswith(IDS) else None
+
+    def identity(self) -> dict[str, Any]:
+        """What decides which sources are selected, JSON-ready: for a list its ids, wherever the file lies.
+
+        Raises
+        ------
+        ConfigurationError
+            If the list does not read any more.
+        """
+        values = asdict(self)
+        if self.ids_file is not None:
+            values |= {"name": "ids", "ids_sha256": ids_hash(self.ids_file)}
+        return values
 
 
 @dataclass(frozen=True)
@@ -91,6 +170,13 @@ class InferSettings:
     threads: int = 1
     """Torch threads per worker; fixed, so that sums do not depend on the machine's load."""
 
+    def __post_init__(self) -> None:
+        _check_types("infer", self)
+        _check_range("infer.batch", self.batch, 1, 4096)
+        _check_range("infer.threads", self.threads, 1, 1024)
+        if not self.model:
+            raise ConfigurationError("infer.model to name a model", repr(self.model))
+
 
 @dataclass(frozen=True)
 class ClusterSettings:
@@ -99,9 +185,15 @@ class ClusterSettings:
     address: str = ""
     """An existing scheduler; empty starts a local cluster."""
     workers: int = 0
-    """Worker processes of a local cluster; 0 = one per GPU, or one per two cores (at least one)."""
+    """Worker processes of a local cluster; 0 = one per GPU, or one per core (at most eight)."""
     memory: str = "3GB"
-    """Memory limit per worker."""
+    """Memory limit per worker, with its unit."""
+
+    def __post_init__(self) -> None:
+        _check_types("cluster", self)
+        _check_range("cluster.workers", self.workers, 0, 4096)
+        if not _MEMORY.fullmatch(self.memory):
+            raise ConfigurationError("cluster.memory such as '3GB'", repr(self.memory))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,11 @@ def fingerprint(stage: str, inputs: Mapping[str, Any]) -> str:
     body = {"stage": stage, "algorithm_version": ALGORITHM_VERSIONS[stage], "inputs": inputs}
     text = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def files_fingerprint(checksums: Mapping[str, str], absent: Iterable[str]) -> str:
+    """Hash of a brick's files: every wanted name with its sha256, or ``absent``."""
+    return fingerprint("fetch", {**checksums, **dict.fromkeys(absent, "absent")})
 
 
 def sha256_file(path: Path) -> str:

@@ -98,7 +98,7 @@ def _inputs(context: RunContext, unit: Unit, cut: CutResult) -> dict[str, Any]:
         "files": cut.stamps.attrs["checksums"],
         "absent": cut.stamps.attrs["absent"],
         "cut": asdict(settings.cut),
-        "selection": asdict(settings.selection),
+        "selection": settings.selection.identity(),
         "infer": {"batch": settings.infer.batch},
         "model": context.model_hash,
         "code": context.code_version,

@@ -5,13 +5,14 @@ files' sha256 ─▶ fetch ─▶ + cut and selection settings ─▶ cut ─▶
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 from catalogs.schema import SCHEMA_VERSION
-from galpipe.fingerprint import fingerprint
+from galpipe.fingerprint import files_fingerprint, fingerprint
 from galpipe.survey.files import BrickFiles
 from tasks.context import RunContext
+
+__all__ = ["Chain", "chain", "fetch_fingerprint", "files_fingerprint"]
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,6 @@ class Chain:
     def as_meta(self) -> dict[str, str]:
         """Under the names that shard footers use."""
         return {f"fingerprint_{stage}": value for stage, value in asdict(self).items()}
-
-
-def files_fingerprint(checksums: Mapping[str, str], absent: Iterable[str]) -> str:
-    """Hash of a brick's files: every wanted name with its sha256, or ``absent``."""
-    return fingerprint("fetch", {**checksums, **dict.fromkeys(absent, "absent")})
 
 
 def fetch_fingerprint(files: BrickFiles) -> str:
@@ -48,6 +44,6 @@ def chain(fetch: str, context: RunContext) -> Chain:
     context : RunContext
     """
     settings = context.settings
-    cut = fingerprint("cut", {"fetch": fetch, "cut": asdict(settings.cut), "selection": asdict(settings.selection)})
+    cut = fingerprint("cut", {"fetch": fetch, "cut": asdict(settings.cut), "selection": settings.selection.identity()})
     infer = fingerprint("infer", {"cut": cut, "model": context.model_hash, "infer": {"batch": settings.infer.batch}})
     return Chain(fetch, cut, infer, fingerprint("catalog", {"infer": infer, "schema": SCHEMA_VERSION}))

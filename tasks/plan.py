@@ -12,13 +12,14 @@ from catalogs.ledger import Done, Ledger
 from catalogs.provenance import describe
 from catalogs.shard import read_shard_meta
 from galpipe.commit import sweep_asides
+from galpipe.fingerprint import files_fingerprint
 from galpipe.stamps.store import store_summary
 from galpipe.survey.bricks import brick_by_name
 from galpipe.survey.files import FETCH_FILE
 from galpipe.survey.releases import Release
 from galpipe.survey.remote import published_sums
 from galpipe.unit import Unit
-from tasks.chain import chain, files_fingerprint
+from tasks.chain import chain
 from tasks.context import RunContext
 
 TILE_ORDER = 4

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from galpipe.config import SelectionSettings
+from galpipe.config import LIMITED, SelectionSettings
 from galpipe.errors import ConfigurationError
+from galpipe.idlist import read_ids
 from galpipe.survey.bits import FORCED_PSF_MASKS, mask_value
 from galpipe.survey.photometry import mag_to_nanomaggies
 from galpipe.survey.tractor import maskbit_names
@@ -32,8 +30,6 @@ RULES = (
 
 FAILURES = frozenset({"bad_position", "bad_flux"})
 """Reasons that are failures of the data rather than choices."""
-
-_NAMED = re.compile(r"galaxies-z(\d+(?:\.\d+)?)")
 
 
 def _column(sources: pa.Table, name: str, missing: float) -> NDArray[np.float64]:
@@ -72,9 +68,9 @@ def select(sources: pa.Table, settings: SelectionSettings, bands: tuple[str, ...
     """
     ra, dec = _column(sources, "ra", np.nan), _column(sources, "dec", np.nan)
     rules = [("bad_position", ~(np.isfinite(ra) & (np.abs(dec) <= 90)))]
-    named = _NAMED.fullmatch(settings.name)
-    if settings.name.startswith("ids:"):
-        wanted = np.array(sorted(read_ids(Path(settings.name[4:]))), np.int64)
+    named = LIMITED.fullmatch(settings.name)
+    if settings.ids_file is not None:
+        wanted = np.array(sorted(read_ids(settings.ids_file)), np.int64)
         ids = sources["source_id"].fill_null(-1).to_numpy()
         rules.append(("not_in_list", ~np.isin(ids, wanted)))
     elif named:
@@ -122,29 +118,3 @@ def _flux_rules(sources: pa.Table, bands: tuple[str, ...], limit: float) -> list
         ("no_ivar", neither | ~(ivar > 0)),
         ("faint", ~(flux > limit)),
     ]
-
-
-def read_ids(path: Path) -> set[int]:
-    """Packed ids of a text file: one a line, either the 64-bit number or ``release brickid objid``.
-
-    Parts may be separated by blanks, commas, underscores or hyphens; ``#`` starts a comment.
-
-    Raises
-    ------
-    ConfigurationError
-        If the file cannot be read or a line is neither.
-    """
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError("a readable list of ids", str(error), file=str(path)) from error
-    found = set()
-    for number, line in enumerate(lines, 1):
-        parts = [part for part in re.split(r"[\s,_-]+", line.partition("#")[0]) if part]
-        if not parts:
-            continue
-        if len(parts) not in (1, 3) or not all(part.isdigit() for part in parts):
-            raise ConfigurationError("an id, or release brickid objid", f"{line!r} in line {number}", file=str(path))
-        values = [int(part) for part in parts]
-        found.add(values[0] if len(values) == 1 else (values[0] << 42) | (values[1] << 22) | values[2])
-    return found
