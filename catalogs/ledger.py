@@ -1,6 +1,7 @@
 """The ledger: one row per brick and stage, written by the coordinator only, so that a run knows quickly what is done.
 
-Correctness does not depend on it: `rebuild` makes it again from shards and outcomes.
+Correctness does not depend on it: `Ledger.rebuild` makes it again from shards, outcomes and provenance records, and a run on a
+root whose ledger was lost does so first.
 """
 
 from __future__ import annotations
@@ -19,13 +20,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from catalogs.inventory import outcomes_files, shard_files
+from catalogs import evidence
 from catalogs.lease import Lease, lease_table
-from catalogs.outcomes import read_outcomes_meta
-from catalogs.shard import read_shard_meta
 from galpipe.commit import fault_point
 from galpipe.errors import ConfigurationError, ResourceFailure
-from galpipe.fingerprint import sha256_file
 from galpipe.layout import Layout
 from galpipe.unit import Receipt, Unit
 
@@ -185,6 +183,11 @@ class Ledger:
             fresh = {column.name: statement.excluded[column.name] for column in UNITS.columns if column.name not in _KEY}
             connection.execute(statement.on_conflict_do_update(index_elements=list(_KEY), set_=fresh), list(rows[start : start + _BATCH]))
 
+    def _add(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
+        for start in range(0, len(rows), _BATCH):
+            connection.execute(insert(UNITS).on_conflict_do_nothing(index_elements=list(_KEY)), list(rows[start : start + _BATCH]))
+
     def done(self, stage: str, name: str = "", release: str = "") -> dict[Unit, Done]:
         """What is known of every unit at a stage.
 
@@ -272,24 +275,40 @@ class Ledger:
         return Lease.acquire(self._engine, _LEASES, name, owner, seconds)
 
     def rebuild(self, layout: Layout, name: str, run_id: str = "rebuild") -> int:
-        """Make a catalog's rows again from its shards and outcomes.
+        """Make a catalog's rows again from its shards, outcomes and provenance records.
+
+        Rows of `SHARED_STAGES` are added where there are none; those that are there stay.
 
         Returns
         -------
         int
-            Rows written.
+            Rows found.
 
         Raises
         ------
         BadData
             If a file does not read; the ledger is unchanged then.
         """
-        receipts = list(_found(layout, name))
         now = time.time()
+        rows = [_row(receipt, run_id, name, now) for receipt in evidence.receipts(layout, name)]
         with self._engine.begin() as connection:
             connection.execute(sa.delete(UNITS).where(UNITS.c.name == name, UNITS.c.stage == "catalog"))
-            self._upsert(connection, [_row(receipt, run_id, name, now) for receipt in receipts])
-        return len(receipts)
+            self._upsert(connection, [row for row in rows if row["name"]])
+            self._add(connection, [row for row in rows if not row["name"]])
+        return len(rows)
+
+    def restore(self, layout: Layout, name: str) -> int:
+        """`rebuild`, if this ledger knows nothing of a catalog that has files: it was lost, or is a new database.
+
+        Returns
+        -------
+        int
+            Rows found; 0 where nothing was amiss.
+        """
+        wanted = sa.select(UNITS.c.brick).where(UNITS.c.name == name).limit(1)
+        with self._engine.connect() as connection:
+            known = connection.execute(wanted).first() is not None
+        return 0 if known or not evidence.is_there(layout, name) else self.rebuild(layout, name, "restore")
 
 
 def ledger_of(layout: Layout) -> Ledger:
@@ -306,22 +325,6 @@ def ledger_of(layout: Layout) -> Ledger:
 def has_ledger(layout: Layout) -> bool:
     """Whether a run ever wrote a ledger for this root; looking makes none."""
     return bool(os.environ.get(LEDGER_VARIABLE)) or layout.ledger.exists()
-
-
-def _found(layout: Layout, name: str) -> Iterator[Receipt]:
-    """What shards and outcomes prove: a brick whose two files disagree was cut off between them, and counts as not done."""
-    shards = dict(shard_files(layout, name))
-    for unit, outcomes_path in outcomes_files(layout, name):
-        told = read_outcomes_meta(outcomes_path)
-        counts, path = dict(told.counts), shards.get(unit)
-        predicted = counts.get("predicted", 0)
-        if told.status != "done" or (path is None and predicted == 0):
-            yield Receipt(unit, "catalog", told.status, "", 0, "", told.fingerprint, told.file, told.reason, counts)
-        elif path is not None:
-            shard = read_shard_meta(path)
-            if (shard.rows, shard.fingerprint) == (predicted, told.fingerprint):
-                relative = layout.relative(path)
-                yield Receipt(unit, "catalog", "done", relative, shard.rows, sha256_file(path), shard.fingerprint, counts=counts)
 
 
 def _name(stage: str, name: str) -> str:

@@ -88,6 +88,28 @@ def record_run(layout: Layout, name: str, run_id: str, identifiers: Iterable[int
     return path
 
 
+def read_inputs(layout: Layout, name: str, identifier: int) -> dict[str, Any]:
+    """The inputs behind an id.
+
+    Raises
+    ------
+    ConfigurationError
+        If this catalog has no such record.
+    BadData
+        If the record does not hash to its id.
+    """
+    path = record_path(layout, name, identifier)
+    if not path.exists():
+        raise ConfigurationError(f"a provenance id of catalog {name!r}", repr(identifier))
+    try:
+        inputs: dict[str, Any] = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise BadData("a readable provenance record", str(error), file=str(path)) from error
+    if provenance_id(inputs) != identifier:
+        raise BadData(f"inputs that hash to {identifier}", f"{provenance_id(inputs)}", file=str(path))
+    return inputs
+
+
 def describe(layout: Layout, name: str, identifier: int) -> dict[str, Any]:
     """The inputs behind an id and the runs that used it.
 
@@ -103,12 +125,7 @@ def describe(layout: Layout, name: str, identifier: int) -> dict[str, Any]:
     BadData
         If the record does not hash to its id.
     """
-    path = record_path(layout, name, identifier)
-    if not path.exists():
-        raise ConfigurationError(f"a provenance id of catalog {name!r}", repr(identifier))
-    inputs = json.loads(path.read_bytes())
-    if provenance_id(inputs) != identifier:
-        raise BadData(f"inputs that hash to {identifier}", f"{provenance_id(inputs)}", file=str(path))
+    inputs = read_inputs(layout, name, identifier)
     runs = [
         file.stem
         for file in sorted((_folder(layout, name) / "runs").glob("*.parquet"))

@@ -128,6 +128,8 @@ class RunRequest:
         context = self.context(new_run_id())
         bind(context.layout, self.name, self._binding(context), switch=self.rebind)
         with ledger_of(context.layout) as ledger, ledger.lease(self.name, context.run_id, LEASE_SECONDS) as lease, _renewed(lease):
+            # a lost ledger costs nothing but this
+            ledger.restore(context.layout, self.name)
             ledger.start_run(context.run_id, self.name, self.as_dict())
             write_bytes(context.layout.run_folder(context.run_id) / "request.json", json.dumps(self.as_dict(), indent=1).encode())
             yield context, ledger

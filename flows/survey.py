@@ -72,6 +72,8 @@ def survey(
             changed = changed_at_source(context, source, set(plan.units) - set(units))
             fetch_again(context, changed)
             units = sorted({*units, *changed})
+        if request.force:
+            fetch_again(context, units)
         summary.note_missing(source.name, plan.missing)
         summary.up_to_date = len(plan.units) - len(units)
         if units:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import astropy.units as u
 from astropy.coordinates import Latitude, Longitude
 from cdshealpix.nested import lonlat_to_healpix
 
 from catalogs.ledger import Done, Ledger
-from catalogs.provenance import describe
+from catalogs.outcomes import read_outcomes_meta
+from catalogs.provenance import read_inputs
 from catalogs.shard import read_shard_meta
 from galpipe.commit import sweep_asides
 from galpipe.fingerprint import files_fingerprint
 from galpipe.stamps.store import store_summary
 from galpipe.survey.bricks import brick_by_name
-from galpipe.survey.files import FETCH_FILE
+from galpipe.survey.files import BrickFiles, FileRecord, load_brick_files
 from galpipe.survey.releases import Release
-from galpipe.survey.remote import published_sums
+from galpipe.survey.remote import ask_again, changed_remotely
 from galpipe.unit import Unit
 from tasks.chain import chain
 from tasks.context import RunContext
@@ -58,26 +60,52 @@ def pending(context: RunContext, ledger: Ledger, units: Sequence[Unit]) -> list[
 
 
 def changed_at_source(context: RunContext, release: Release, units: Iterable[Unit]) -> list[Unit]:
-    """Finished units whose files have another published sha256 now: the survey fixes bricks in place.
+    """Finished units whose files the release has otherwise now: fixed in place, or there where they were absent.
 
     What a shard was made from is in its provenance record, so this works where the files were not kept.
     """
-    changed = []
-    for unit in sorted(units):
-        shard = context.layout.shard(unit, context.name)
-        if not shard.exists():
-            continue
-        made_from = describe(context.layout, context.name, read_shard_meta(shard).provenance_id)["inputs"]["files"]
-        published = published_sums(release, unit)
-        if any(published.get(name, was) != was for name, was in made_from.items()):
-            changed.append(unit)
-    return changed
+    listed = sorted(units)
+
+    def changed(unit: Unit) -> bool:
+        files = _settled_files(context, release, unit)
+        return files is not None and bool(changed_remotely(release, files))
+
+    # the source bounds the requests that are open at a time
+    with ThreadPoolExecutor(context.settings.fetch.connections, "check") as pool:
+        return [unit for unit, yes in zip(listed, pool.map(changed, listed), strict=True) if yes]
+
+
+def _settled_files(context: RunContext, release: Release, unit: Unit) -> BrickFiles | None:
+    """The files that a unit's shard, or its having none, was made from; None for a unit that left no trace."""
+    layout = context.layout
+    shard, outcomes = layout.shard(unit, context.name), layout.outcomes(unit, context.name)
+    kept = load_brick_files(layout.brick_folder(unit), unit)
+    if shard.exists():
+        made_from = read_inputs(layout, context.name, read_shard_meta(shard).provenance_id)
+        checksums, absent = made_from["files"], set(made_from["absent"])
+    elif kept is not None:
+        checksums, absent = kept.checksums, set(kept.absent)
+    elif outcomes.exists():
+        # without rows nothing else is known than the file for want of which there was nothing to do
+        checksums, absent = {}, {read_outcomes_meta(outcomes).file}
+    else:
+        return None
+    told = {item.sha256: item for item in kept.records if item.sha256} if kept else {}
+    records = []
+    for item in release.wanted_files(unit, context.settings.fetch, context.settings.fetch.bands):
+        head = (item.name, item.path, item.product, item.band)
+        if item.name in absent:
+            records.append(FileRecord(*head, "absent"))
+        elif item.name in checksums:
+            sha256 = checksums[item.name]
+            records.append(told.get(sha256) or FileRecord(*head, "unverified", sha256))
+    return BrickFiles(unit, layout.brick_folder(unit), tuple(records))
 
 
 def fetch_again(context: RunContext, units: Iterable[Unit]) -> None:
-    """Take away the record of units' fetched files: each file is then verified, and where it differs fetched, again."""
+    """Have the next fetch of units ask for every file again: verified, fetched where it differs, and no longer absent for ever."""
     for unit in units:
-        (context.layout.brick_folder(unit) / FETCH_FILE).unlink(missing_ok=True)
+        ask_again(context.layout.brick_folder(unit), unit)
 
 
 def store_is_current(context: RunContext, unit: Unit, made: Mapping[Unit, Done]) -> bool:

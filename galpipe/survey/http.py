@@ -86,6 +86,15 @@ class Validator:
         return self.etag if self.etag and not self.etag.startswith("W/") else self.last_modified
 
 
+@dataclass(frozen=True)
+class RemoteState:
+    """What a source says of a file without sending it; None or empty where it does not say."""
+
+    size: int | None
+    etag: str = ""
+    last_modified: str = ""
+
+
 class _TryAgain(Exception):
     def __init__(self, reason: str, after: float | None = None) -> None:
         super().__init__(reason)
@@ -169,13 +178,16 @@ class Transport:
 
         return self._persist(url, once, lambda: 0)
 
-    def size(self, url: str) -> int | None:
-        """A file's size in bytes by HEAD; None if there is no such file or the server does not say."""
+    def state(self, url: str) -> RemoteState | None:
+        """Size and validators of a file by HEAD; None if there is no such file or the server does not answer HEAD."""
 
-        def once() -> int | None:
+        def once() -> RemoteState | None:
             with self._open(url, {}, "HEAD") as answer:
+                if answer.status_code != 200:
+                    return None
                 length = answer.headers.get("Content-Length", "")
-                return int(length) if answer.status_code == 200 and length.isdigit() else None
+                size = int(length) if length.isdigit() else None
+                return RemoteState(size, answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", ""))
 
         return self._persist(url, once, lambda: 0)
 

@@ -18,7 +18,7 @@ from galpipe.survey.releases import Release, RemoteFile
 from galpipe.survey.tractor import read_tractor
 from galpipe.unit import Unit
 
-__all__ = ["BrickFiles", "FileRecord", "Limiter", "changed_remotely", "fetch_brick", "load_brick_files"]
+__all__ = ["BrickFiles", "FileRecord", "Limiter", "ask_again", "changed_remotely", "fetch_brick", "load_brick_files"]
 
 PART = ".part"
 
@@ -36,7 +36,7 @@ class _Job:
 
 
 def fetch_brick(release: Release, unit: Unit, settings: FetchSettings, folder: Path, limiter: Limiter | None = None) -> BrickFiles:
-    """Bring a brick's files to a folder; what is already there and whole is not fetched again.
+    """Bring a brick's files to a folder; what is already there and whole is not fetched again (but see `ask_again`).
 
     A file appears under its name only after its published sha256 was met or, where none is published, after its length was
     met and its data decoded. What is unfinished is called ``.part`` and continued by the next call. `FETCH_FILE` comes last.
@@ -98,9 +98,35 @@ def published_sums(release: Release, unit: Unit) -> dict[str, str]:
 
 
 def changed_remotely(release: Release, files: BrickFiles) -> tuple[str, ...]:
-    """Names of fetched files whose published sha256 is another one now (the survey fixes bricks in place)."""
+    """Names of files that the release has otherwise now than they were fetched: the survey fixes and adds files in place.
+
+    A file with a published sha256 is compared by it; one without, by size and validators, as far as both sides know them; a
+    file that was absent counts once the release has it.
+    """
     published = published_sums(release, files.unit)
-    return tuple(item.name for item in files.records if item.sha256 and published.get(item.name, item.sha256) != item.sha256)
+    return tuple(item.name for item in files.records if _has_changed(release, item, published.get(item.name, "")))
+
+
+def _has_changed(release: Release, item: FileRecord, published: str) -> bool:
+    if item.status != "absent" and published:
+        return published != item.sha256
+    told = release.source.state(item.path) if item.path else None
+    if told is None or item.status == "absent":
+        return told is not None
+    pairs = ((item.bytes, told.size), (item.etag, told.etag), (item.last_modified, told.last_modified))
+    return any(was and now and was != now for was, now in pairs)
+
+
+def ask_again(folder: Path, unit: Unit) -> None:
+    """Have the next `fetch_brick` ask for every file again, also for those that were absent.
+
+    What a published sha256 proves stays and is proven again; what nothing proves is fetched anew.
+    """
+    before = load_brick_files(folder, unit)
+    (folder / FETCH_FILE).unlink(missing_ok=True)
+    for item in before.records if before else ():
+        if item.status == "unverified":
+            (folder / item.name).unlink(missing_ok=True)
 
 
 def _whole(files: BrickFiles) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import threading
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import httpx
 from galpipe.commit import fault_point
 from galpipe.config import FetchSettings
 from galpipe.errors import RemoteFailure
-from galpipe.survey.http import CHUNK, Downloaded, Limiter, Transport, full_disk, make_client, write_all
+from galpipe.survey.http import CHUNK, Downloaded, Limiter, RemoteState, Transport, full_disk, make_client, write_all
 
 
 class Source(Protocol):
@@ -34,6 +35,9 @@ class Source(Protocol):
 
     def size(self, path: str) -> int | None:
         """A file's size in bytes, or None if it is absent or unknown."""
+
+    def state(self, path: str) -> RemoteState | None:
+        """Size and validators of a file, or None if it is absent or unknown."""
 
     def download(self, path: str, part: Path, settings: FetchSettings, limiter: Limiter) -> Downloaded | None:
         """Bring a file to ``part``; None if there is no such file."""
@@ -75,6 +79,11 @@ class FolderSource:
         found = self._path(path)
         return found.stat().st_size if found.is_file() else None
 
+    def state(self, path: str) -> RemoteState | None:
+        """Size and validators of a file, or None if it is absent."""
+        found = self._path(path)
+        return RemoteState(found.stat().st_size, *_validators(found.stat())) if found.is_file() else None
+
     def download(self, path: str, part: Path, settings: FetchSettings, limiter: Limiter) -> Downloaded | None:
         """Copy a file to ``part``; None if there is no such file.
 
@@ -104,8 +113,12 @@ class FolderSource:
                     digest.update(chunk)
                     fault_point("download.part")
                 written = target.tell()
-        etag = f'"{state.st_mtime_ns:x}-{state.st_size:x}"'
-        return Downloaded(digest.hexdigest(), written, etag, formatdate(state.st_mtime, usegmt=True), str(origin))
+        return Downloaded(digest.hexdigest(), written, *_validators(state), str(origin))
+
+
+def _validators(state: os.stat_result) -> tuple[str, str]:
+    """ETag and Last-Modified of a file on disk, as web servers make them."""
+    return f'"{state.st_mtime_ns:x}-{state.st_size:x}"', formatdate(state.st_mtime, usegmt=True)
 
 
 _HREF = re.compile(r"""href\s*=\s*["']([^"'?#]+)["']""", re.IGNORECASE)
@@ -157,7 +170,12 @@ class HttpSource:
 
     def size(self, path: str) -> int | None:
         """A file's size in bytes, or None if it is absent or the server does not say."""
-        return self._transport().size(self.url(path))
+        told = self.state(path)
+        return None if told is None else told.size
+
+    def state(self, path: str) -> RemoteState | None:
+        """Size and validators of a file, or None if it is absent or the server does not say."""
+        return self._transport().state(self.url(path))
 
     def download(self, path: str, part: Path, settings: FetchSettings, limiter: Limiter) -> Downloaded | None:
         """Bring a file to ``part``; see `Transport.download`."""
