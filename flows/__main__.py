@@ -5,10 +5,12 @@ A verb's module is imported when the verb is used: Prefect, torch and lsdb take 
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 
 import click
 
+from flows.cli.common import EXIT_FAILED, EXIT_USAGE, emit, failure, say
 from galpipe.code_version import VERSION
 
 VERBS = {
@@ -44,11 +46,25 @@ class _Verbs(click.Group):
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(VERSION, prog_name="galpipe")
-def main() -> None:
+def cli() -> None:
     """From a region of the DESI Legacy Imaging Surveys to a galaxy catalog.
 
     Exit status: 0 done, 1 something failed and the ledger says what, 2 wrong use.
     """
+
+
+def main() -> None:
+    """Run the command line; a wrong use is an object too where one was asked for."""
+    try:
+        cli.main(prog_name="galpipe", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        if "--json" in sys.argv:
+            emit(failure(error.format_message(), "configuration"), True, "")
+        sys.exit(EXIT_USAGE)
+    except click.Abort:
+        say("ended by the user; the next run does the rest")
+        sys.exit(EXIT_FAILED)
 
 
 if __name__ == "__main__":

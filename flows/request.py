@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -12,21 +14,45 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from catalogs.collection import Binding, bind
 from catalogs.lease import Lease
 from catalogs.ledger import Ledger, ledger_of
 from galpipe.code_version import code_version
 from galpipe.commit import write_bytes
 from galpipe.config import Settings, settings_from
-from galpipe.errors import ConfigurationError
+from galpipe.errors import ConfigurationError, ResourceFailure
 from galpipe.lvm.registry import model_folder
 from galpipe.lvm.weights import model_hash
 from tasks.context import RunContext
 
 KEEP = ("bricks", "stamps")
 
+_LOG = logging.getLogger(__name__)
+
+ROOT_LEASE = "the root folder"
+"""Name of the lease that every run takes."""
+
 LEASE_SECONDS = 120.0
 """How long a coordinator that died keeps others away, if they cannot see that its process is gone."""
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run that holds the lease.
+
+    Parameters
+    ----------
+    context : RunContext
+    ledger : Ledger
+    stop : threading.Event
+        Set when the run must not go on: the lease was lost, or a tile failed.
+    """
+
+    context: RunContext
+    ledger: Ledger
+    stop: threading.Event
 
 
 @dataclass(frozen=True)
@@ -42,7 +68,7 @@ class RunRequest:
         The catalog's name.
     alias : str
         Name for a release given by folder or URL.
-    publish, force, check_remote, quiet : bool
+    publish, report, force, check_remote, quiet : bool
     rebind : bool
         Let the catalog change its configuration or model; what differs is done again.
     keep : tuple of str or None
@@ -56,6 +82,7 @@ class RunRequest:
     name: str = "main"
     alias: str = ""
     publish: bool = True
+    report: bool = True
     force: bool = False
     check_remote: bool = False
     quiet: bool = False
@@ -117,22 +144,28 @@ class RunRequest:
         )
 
     @contextmanager
-    def open_run(self) -> Iterator[tuple[RunContext, Ledger]]:
-        """Bind the catalog's name, take the lease, write the run's settings; release the lease at the end.
+    def open_run(self) -> Iterator[OpenRun]:
+        """Take the root's lease, bind the catalog's name, note the run; give the lease back at the end.
+
+        One coordinator works on a root at a time: catalogs of other names share its bricks and stamps.
 
         Raises
         ------
         ConfigurationError
-            If the name is bound to another configuration, or another coordinator is at work under it.
+            If another coordinator is at work, or the name is bound to another configuration.
         """
-        context = self.context(new_run_id())
-        bind(context.layout, self.name, self._binding(context), switch=self.rebind)
-        with ledger_of(context.layout) as ledger, ledger.lease(self.name, context.run_id, LEASE_SECONDS) as lease, _renewed(lease):
+        context, stop = self.context(new_run_id()), threading.Event()
+        with ledger_of(context.layout) as ledger, ledger.lease(ROOT_LEASE, context.run_id, LEASE_SECONDS) as lease, _renewed(lease, stop):
+            bind(context.layout, self.name, self._binding(context), switch=self.rebind)
             # a lost ledger costs nothing but this
             ledger.restore(context.layout, self.name)
             ledger.start_run(context.run_id, self.name, self.as_dict())
             write_bytes(context.layout.run_folder(context.run_id) / "request.json", json.dumps(self.as_dict(), indent=1).encode())
-            yield context, ledger
+            try:
+                yield OpenRun(context, ledger, stop)
+            except BaseException:
+                ledger.end_run(context.run_id, "failed")
+                raise
 
     def _binding(self, context: RunContext) -> Binding:
         # how files are fetched and where Dask runs change no row
@@ -151,6 +184,7 @@ class RunRequest:
             "name": self.name,
             "alias": self.alias,
             "publish": self.publish,
+            "report": self.report,
             "force": self.force,
             "check_remote": self.check_remote,
             "keep": self.keep,
@@ -159,13 +193,25 @@ class RunRequest:
 
 
 @contextmanager
-def _renewed(lease: Lease) -> Iterator[None]:
-    """Put off the lease's expiry, from a thread, while the block runs."""
+def _renewed(lease: Lease, stop: threading.Event) -> Iterator[None]:
+    """Put off the lease's expiry, from a thread, while the block runs; set ``stop`` if the lease is lost.
+
+    A ledger that does not answer for a moment is asked again: the lease holds for several tries.
+    """
     over = threading.Event()
 
     def renew() -> None:
-        while not over.wait(LEASE_SECONDS / 4):
-            lease.renew()
+        renewed = time.monotonic()
+        while not over.wait(LEASE_SECONDS / 6):
+            try:
+                lease.renew()
+                renewed = time.monotonic()
+            except (ResourceFailure, SQLAlchemyError) as error:
+                taken = isinstance(error, ResourceFailure)
+                if taken or time.monotonic() - renewed > LEASE_SECONDS / 2:
+                    _LOG.error("the run stops: %s", error)
+                    stop.set()
+                    return
 
     thread = threading.Thread(target=renew, name="lease", daemon=True)
     thread.start()

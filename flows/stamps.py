@@ -18,7 +18,7 @@ from tasks.cluster import connect, peak_memory
 from tasks.context import RunContext
 from tasks.plan import store_is_current, sweep
 from tasks.publish import publish_catalog
-from tasks.report import report_run
+from tasks.report import with_report
 from tasks.stamps import RELEASE, expand, ingest
 from tasks.tile import predict_stores
 
@@ -44,7 +44,8 @@ def stamps_flow(files: list[str], root: str = "galpipe-data", name: str = "main"
     if not paths:
         raise ConfigurationError("at least one file", "none")
     request = RunRequest.build(RELEASE, "files", (root, name), options or {})
-    with request.open_run() as (context, ledger):
+    with request.open_run() as run:
+        context, ledger = run.context, run.ledger
         summary = Summary(context.run_id)
         started = time.monotonic()
         _process(request, context, ledger, paths, summary)
@@ -52,7 +53,7 @@ def stamps_flow(files: list[str], root: str = "galpipe-data", name: str = "main"
         if request.publish:
             summary.publication = publish_catalog(context)
         result = summary.finish(context, ledger)
-    return result | {"report": report_run(context, result)}
+    return with_report(context, result) if request.report else result
 
 
 def _process(request: RunRequest, context: RunContext, ledger: Ledger, paths: list[Path], summary: Summary) -> None:

@@ -6,26 +6,27 @@ so that the downloads of one run beside the computing of the other.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 from prefect import flow
+from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from catalogs.ledger import Ledger
 from flows.planning import plan_of
 from flows.progress import ProgressBoard
-from flows.request import RunRequest
+from flows.request import OpenRun, RunRequest
 from flows.summary import Summary
+from galpipe.survey.releases import Release
 from galpipe.survey.remote import Limiter
 from galpipe.unit import Receipt, Unit
 from tasks.cluster import connect, peak_memory
-from tasks.context import RunContext
 from tasks.plan import changed_at_source, fetch_again, pending, sweep, tile_of
 from tasks.publish import publish_catalog
-from tasks.report import report_run
+from tasks.report import with_report
 from tasks.tile import Engine, process_tile
 
 OPEN_TILES = 2
@@ -65,7 +66,8 @@ def survey(
     """
     request = RunRequest.build(release, region, (root, name), options or {})
     source, plan = plan_of(request)
-    with request.open_run() as (context, ledger):
+    with request.open_run() as run:
+        context, ledger = run.context, run.ledger
         summary = Summary(context.run_id, len(plan.units))
         units = pending(context, ledger, plan.units)
         if request.check_remote:
@@ -78,35 +80,44 @@ def survey(
         summary.up_to_date = len(plan.units) - len(units)
         if units:
             sweep(context, units)
-            _process(request, context, ledger, source_and_units=(source, units), summary=summary)
+            _process(request, run, (source, units), summary)
         if request.publish:
             summary.publication = publish_catalog(context)
         result = summary.finish(context, ledger)
-    return result | {"report": report_run(context, result)}
+    return with_report(context, result) if request.report else result
 
 
-def _process(
-    request: RunRequest, context: RunContext, ledger: Ledger, source_and_units: tuple[Any, Sequence[Unit]], summary: Summary
-) -> None:
-    source, units = source_and_units
-    started = time.monotonic()
+def _process(request: RunRequest, run: OpenRun, source_and_units: tuple[Release, Sequence[Unit]], summary: Summary) -> None:
+    (source, units), context = source_and_units, run.context
+    started, counting = time.monotonic(), threading.Lock()
     bars = dict.fromkeys(("fetch", "cut", "catalog"), len(units))
     with ProgressBoard(bars, request.quiet) as board, connect(context) as client:
 
         def on_receipt(receipt: Receipt) -> None:
-            ledger.record([receipt], context.run_id, context.name)
-            summary.add(receipt)
+            run.ledger.record([receipt], context.run_id, context.name)
+            with counting:  # tiles run in threads
+                summary.add(receipt)
             # a brick that ended early takes its place in the later bars too
             stages = list(bars)[list(bars).index(receipt.stage) :] if receipt.status != "done" else [receipt.stage]
             for stage_name in stages:
                 board.advance(stage_name)
 
-        engine = Engine(context, source, client, Limiter(context.settings.fetch.connections), on_receipt)
+        engine = Engine(context, source, client, Limiter(context.settings.fetch.connections), on_receipt, run.stop)
         tiles: dict[int, list[Unit]] = defaultdict(list)
         for unit in units:
             tiles[tile_of(unit)].append(unit)
-        states = [process_tile.submit(engine, tile, members) for tile, members in sorted(tiles.items())]
-        for state in states:
-            state.result()
+        _all([process_tile.submit(engine, tile, members) for tile, members in sorted(tiles.items())])
         summary.peak_memory = peak_memory(client)
     summary.seconds = time.monotonic() - started
+
+
+def _all(tiles: Sequence[PrefectFuture[Any]]) -> None:
+    """Wait for every tile, so that none works on a closed cluster; then raise what the first one that failed raised."""
+    failures: list[Exception] = []
+    for tile in tiles:
+        try:
+            tile.result()
+        except Exception as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]

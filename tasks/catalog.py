@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -76,8 +75,6 @@ def _predict(context: RunContext, unit: Unit) -> Receipt:
     _, content_hash = write_shard(shard, rows, ShardMeta(unit, links.catalog, identifier, context.model_hash, {"predicted": rows.num_rows}))
     counts = write_outcomes(layout.outcomes(unit, context.name), outcomes, OutcomesMeta(unit, fingerprint=links.catalog))
     counts["detections"] = int(pc.sum(rows["n_detections"]).as_py() or 0)
-    if not context.keep_stamps:
-        shutil.rmtree(store, ignore_errors=True)
     return Receipt(unit, "catalog", "done", layout.relative(shard), rows.num_rows, content_hash, links.catalog, counts=counts)
 
 

@@ -18,6 +18,7 @@ from galpipe.config import ClusterSettings
 from galpipe.errors import BadData, ConfigurationError, RemoteFailure
 from tasks.catalog import predictor
 from tasks.context import RunContext
+from tasks.workers import predicting_workers, worker_count
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 """Workers need the checkout on PYTHONPATH; without it a remote worker hangs without a word."""
@@ -70,8 +71,8 @@ def probe(context: RunContext) -> tuple[str, str]:
 
 
 def peak_memory(client: Client) -> int:
-    """The most memory that a worker ever held, bytes; the largest of all workers that are alive."""
-    peaks = client.run(_own_peak)
+    """The most memory that a worker ever held, bytes; the largest of all workers that are alive, 0 if they cannot be asked."""
+    peaks = client.run(_own_peak, on_error="ignore")
     return max(peaks.values(), default=0)
 
 
@@ -125,9 +126,8 @@ def _check(client: Client, context: RunContext) -> None:
         raise ConfigurationError("workers that can import galpipe (put the checkout on their PYTHONPATH)", str(error)) from error
     except BadData as error:
         raise ConfigurationError(f"a usable model in {context.model_folder}", str(error)) from error
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    if not any(worker["resources"].get("GPU") for worker in workers):
+    if not predicting_workers(client):
         # inference asks for this resource; without it the run would wait for ever
-        raise ConfigurationError("at least one Dask worker started with --resources GPU=1", f"{len(workers)} without")
+        raise ConfigurationError("at least one Dask worker started with --resources GPU=1", f"{worker_count(client)} without")
     if found != expected:
         raise ConfigurationError(f"workers with code and model {expected}", repr(found))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 from galpipe.errors import NoWork
 from galpipe.stamps.cut import cut_brick
 from galpipe.stamps.store import store_fingerprint, store_summary, write_store
@@ -45,8 +43,6 @@ def _cut(context: RunContext, unit: Unit) -> Receipt:
             return Receipt(unit, "cut", "no_work", fingerprint=links.cut, file=nothing.file, reason=str(nothing))
         write_store(path, result, links.cut)
     stored = store_summary(path)
-    if not context.keep_bricks:
-        shutil.rmtree(layout.brick_folder(unit), ignore_errors=True)
     return Receipt(
         unit,
         "cut",

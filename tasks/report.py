@@ -23,3 +23,11 @@ def report_run(context: RunContext, summary: Mapping[str, Any]) -> str:
     """
     pictures = load_pictures(context.model_folder, context.model_hash, context.settings.infer.batch)
     return str(write_report(context.layout, context.name, summary, pictures))
+
+
+def with_report(context: RunContext, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The summary with ``report``, the page's path; a page that cannot be made does not undo a run that ended well."""
+    try:
+        return {**summary, "report": report_run(context, summary)}
+    except Exception as error:
+        return {**summary, "report": None, "report_error": f"{type(error).__name__}: {error}"}

@@ -11,10 +11,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from threading import Event
 from typing import Any
 
-from distributed import Client, Future
+from distributed import Client
 
+from galpipe.commit import remove_folder
+from galpipe.errors import ResourceFailure
 from galpipe.survey.releases import Release
 from galpipe.survey.remote import Limiter
 from galpipe.unit import Receipt, Unit
@@ -23,6 +26,7 @@ from tasks.context import RunContext
 from tasks.cut import cut_unit
 from tasks.fetch import fetch_unit
 from tasks.stage import stage
+from tasks.workers import Arrivals, worker_count
 
 NEXT_STAGE = {"fetch": "cut", "cut": "catalog"}
 
@@ -39,6 +43,8 @@ class Engine:
     limiter : Limiter
     on_receipt : callable
         Called with each receipt, from the tile's thread: ledger and progress.
+    stop : threading.Event
+        Set when the run cannot go on: no tile starts another brick.
     """
 
     context: RunContext
@@ -46,6 +52,7 @@ class Engine:
     client: Client
     limiter: Limiter
     on_receipt: Callable[[Receipt], None]
+    stop: Event
 
     @property
     def window(self) -> int:
@@ -60,62 +67,66 @@ class _Pipeline:
     engine: Engine
     waiting: deque[Unit]
     pool: ThreadPoolExecutor
-    events: queue.SimpleQueue[Receipt] = field(default_factory=queue.SimpleQueue)
+    arrivals: Arrivals
     last: dict[Unit, Receipt] = field(default_factory=dict)
     in_flight: int = 0
 
     def fetch_next(self) -> None:
-        """Start a download if the window has room."""
+        """Start downloads while the window has room."""
         while self.waiting and self.in_flight < self.engine.window:
-            unit = self.waiting.popleft()
             self.in_flight += 1
-            self.pool.submit(self._fetch, unit)
+            self.pool.submit(self._fetch, self.waiting.popleft())
 
     def _fetch(self, unit: Unit) -> None:
         engine = self.engine
-        self.events.put(fetch_unit(engine.context, engine.release, unit, engine.limiter))
-
-    def submit(self, unit: Unit, next_stage: str) -> None:
-        """Hand a brick to the workers; only the model's stage asks for the GPU resource."""
-        client, context = self.engine.client, self.engine.context
-        if next_stage == "cut":
-            future = client.submit(cut_unit, context, unit, pure=False)
-        else:
-            future = client.submit(predict_unit, context, unit, pure=False, resources={"GPU": 1})
-        future.add_done_callback(lambda done: self.events.put(_receipt_of(done, unit, next_stage)))
+        self.arrivals.put(fetch_unit(engine.context, engine.release, unit, engine.limiter))
 
     def handle(self, receipt: Receipt) -> None:
         """Record a receipt and send its brick on, or take it out of flight."""
+        engine = self.engine
         self.last[receipt.unit] = receipt
         if receipt.status != "done":
-            record_without_rows(self.engine.context, receipt)
-        self.engine.on_receipt(receipt)
-        next_stage = NEXT_STAGE.get(receipt.stage)
-        if receipt.status == "done" and next_stage:
-            self.submit(receipt.unit, next_stage)
+            record_without_rows(engine.context, receipt)
+        engine.on_receipt(receipt)
+        # only what the ledger has seen is deleted, and by this process: a worker may be asked twice
+        discard(engine.context, receipt)
+        following = NEXT_STAGE.get(receipt.stage) if receipt.status == "done" else None
+        if following == "cut":
+            self.arrivals.submit(cut_unit, engine.context, receipt.unit, following)
+        elif following == "catalog":
+            self.arrivals.submit(predict_unit, engine.context, receipt.unit, following)
         else:
             self.in_flight -= 1
 
     def run(self) -> list[Receipt]:
-        """Until every brick has its last receipt."""
+        """Until every brick has its last receipt.
+
+        Raises
+        ------
+        RemoteFailure
+            If the cluster is gone.
+        ResourceFailure
+            If the run was stopped from outside this tile.
+        """
         self.fetch_next()
         while self.in_flight:
-            self.handle(self.events.get())
+            if self.engine.stop.is_set():
+                raise ResourceFailure("the run to go on", "it was stopped: the lease was lost or another tile failed")
+            try:
+                self.handle(self.arrivals.get())
+            except queue.Empty:
+                continue
             self.fetch_next()
         return list(self.last.values())
 
 
-def _receipt_of(future: Future, unit: Unit, stage_name: str) -> Receipt:
-    """The receipt a worker returned, or one that says how the worker died."""
-    try:
-        receipt: Receipt = future.result()
-        return receipt
-    except Exception as error:
-        # KilledWorker (a brick that always ends its worker), CancelledError, lost scheduler
-        return Receipt(unit, stage_name, "resource", reason=f"worker lost: {type(error).__name__}: {error}")
-    finally:
-        # a released future is not computed again when its worker dies later
-        future.release()
+def discard(context: RunContext, receipt: Receipt) -> None:
+    """Delete what is not to be kept once it was used and recorded: files after the cut, stamps after the catalog."""
+    settled = receipt.status in ("done", "no_work")
+    if settled and receipt.stage in ("cut", "catalog") and not context.keep_bricks:
+        remove_folder(context.layout.brick_folder(receipt.unit))
+    if receipt.status == "done" and receipt.stage == "catalog" and not context.keep_stamps:
+        remove_folder(context.layout.stamps(receipt.unit, context.settings.cut.name))
 
 
 def process_units(engine: Engine, units: Sequence[Unit]) -> list[Receipt]:
@@ -125,9 +136,20 @@ def process_units(engine: Engine, units: Sequence[Unit]) -> list[Receipt]:
     -------
     list of Receipt
         The last receipt of each brick.
+
+    Raises
+    ------
+    GalpipeError
+        If the run cannot go on; bricks that were under way are done again by the next run.
     """
-    with ThreadPoolExecutor(engine.context.settings.fetch.connections, thread_name_prefix="fetch") as pool:
-        return _Pipeline(engine, deque(units), pool).run()
+    pool = ThreadPoolExecutor(engine.context.settings.fetch.connections, thread_name_prefix="fetch")
+    try:
+        return _Pipeline(engine, deque(units), pool, Arrivals(engine.client)).run()
+    except BaseException:
+        engine.stop.set()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def predict_stores(context: RunContext, client: Client, units: Sequence[Unit], on_receipt: Callable[[Receipt], None]) -> None:
@@ -140,26 +162,25 @@ def predict_stores(context: RunContext, client: Client, units: Sequence[Unit], o
     units : sequence of Unit
     on_receipt : callable
         Called with each receipt.
+
+    Raises
+    ------
+    RemoteFailure
+        If the cluster is gone.
     """
-    waiting = deque(units)
-    events: queue.SimpleQueue[Receipt] = queue.SimpleQueue()
-    in_flight = 0
+    waiting, arrivals, in_flight = deque(units), Arrivals(client), 0
     while waiting or in_flight:
         while waiting and in_flight < 2 * worker_count(client):
-            unit = waiting.popleft()
-            future = client.submit(predict_unit, context, unit, pure=False, resources={"GPU": 1})
-            future.add_done_callback(lambda done, unit=unit: events.put(_receipt_of(done, unit, "catalog")))
+            arrivals.submit(predict_unit, context, waiting.popleft(), "catalog")
             in_flight += 1
-        receipt = events.get()
+        try:
+            receipt = arrivals.get()
+        except queue.Empty:
+            continue
         in_flight -= 1
         if receipt.status != "done":
             record_without_rows(context, receipt)
         on_receipt(receipt)
-
-
-def worker_count(client: Client) -> int:
-    """Workers of a cluster, at least one."""
-    return len(client.scheduler_info(n_workers=-1)["workers"]) or 1
 
 
 @stage("tile", run_name="tile-{tile}")

@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -60,6 +61,11 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
+def failure(reason: str, kind: str, unit: str = "", file: str = "") -> dict[str, Any]:
+    """The object of a verb that could not do its work."""
+    return {"status": "failed", "counts": {}, "failures": [{"unit": unit, "file": file, "kind": kind, "reason": reason}]}
+
+
 def verb(command: Callable[P, R]) -> Callable[P, R]:
     """Turn our errors into exit statuses: 2 for a wrong request, 1 for everything else that has a name.
 
@@ -72,10 +78,15 @@ def verb(command: Callable[P, R]) -> Callable[P, R]:
             return command(*args, **kwargs)
         except GalpipeError as error:
             if kwargs.get("as_json"):
-                failure = {"unit": error.unit, "file": error.file, "kind": error.kind, "reason": str(error)}
-                emit({"status": "failed", "counts": {}, "failures": [failure]}, True, "")
+                emit(failure(str(error), error.kind, error.unit, error.file), True, "")
             say(f"galpipe: {error}")
             sys.exit(EXIT_USAGE if isinstance(error, ConfigurationError) else EXIT_FAILED)
+        except Exception as error:
+            # a bug: the traceback is for us, the object for the program that called
+            traceback.print_exc()
+            if kwargs.get("as_json"):
+                emit(failure(f"{type(error).__name__}: {error}", "error"), True, "")
+            sys.exit(EXIT_FAILED)
 
     return wrapped
 

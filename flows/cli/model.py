@@ -30,7 +30,7 @@ SHIPPED_FOLDER = Path(__file__).resolve().parents[2] / "galpipe" / "lvm" / "weig
 def train(root: Path, out: Path | None, work: Path | None, real: Path | None, changes: tuple[str, ...], as_json: bool) -> None:
     """Train a model from seeds: mock bricks, pre-training, every head, scores, card.
 
-    The defaults are those of the shipped weights (about two hours on two cores). A run that was ended goes on from its last
+    The defaults are those of the shipped weights (about an hour on two idle cores). A run that was ended goes on from its last
     checkpoint under --work.
     """
     from galpipe.lvm.train import TrainSettings, train_model

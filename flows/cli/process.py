@@ -48,6 +48,7 @@ def summary_text(result: dict[str, Any]) -> str:
 @config_option
 @click.option("--keep", default=None, help="What stays on disk: bricks,stamps or none (default: both; neither for 'all').")
 @click.option("--publish/--no-publish", default=True, show_default=True, help="Publish a new version at the end.")
+@click.option("--report/--no-report", default=True, show_default=True, help="Write the run's page.")
 @click.option("--force", is_flag=True, help="Do again what is up to date.")
 @click.option("--check-remote", is_flag=True, help="Ask the release whether files of finished bricks changed.")
 @click.option("--switch", is_flag=True, help="Let the catalog change its configuration or model.")
@@ -63,6 +64,7 @@ def run(
     config: Path | None,
     keep: str | None,
     publish: bool,
+    report: bool,
     force: bool,
     check_remote: bool,
     switch: bool,

@@ -35,8 +35,25 @@ class Run:
         return self.ended.json()
 
 
-def arguments(server: MockServer, root: Path, region: str = "all") -> list[str | Path]:
-    return ["run", "--release", server.url, "--as", "mock", "--region", region, "--root", root, "--keep", "bricks,stamps", "--json"]
+def arguments(server: MockServer, root: Path, region: str = "all", keep: str = "bricks,stamps") -> list[str | Path]:
+    return ["run", "--release", server.url, "--as", "mock", "--region", region, "--root", root, "--keep", keep, "--no-report", "--json"]
+
+
+def one_worker(folder: Path) -> Path:
+    """A configuration for runs of one brick: a second worker would only load the model."""
+    config = folder / "one-worker.toml"
+    config.write_text("[cluster]\nworkers = 1\n")
+    return config
+
+
+KILLS = [
+    ("download.verified:3", "bricks,stamps"),
+    ("folder.swapped:1", "bricks,stamps"),
+    ("file.written:5", "none"),
+    ("ledger.after:2", "none"),
+    ("publish.partition:1", "bricks,stamps"),
+]
+"""Where the whole process group is killed (in a download, a store, a shard, after the cut was recorded, in a publication)."""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +66,8 @@ def server(mock_release: MockSummary) -> Iterator[MockServer]:
 def unbroken(server: MockServer, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with Prefect's embedded server, as on a laptop."""
     root = tmp_path_factory.mktemp("unbroken")
-    return Run(root, server, galpipe(arguments(server, root)))
+    command = [item for item in arguments(server, root) if item != "--no-report"]
+    return Run(root, server, galpipe(command))
 
 
 with_api = pytest.mark.usefixtures("shared_prefect")
@@ -68,6 +86,7 @@ def test_run_ends_well_and_its_totals_agree(unbroken: Run, mock_release: MockSum
     assert counts["sources"] == counts["predicted"] + counts["filtered"] + counts["failed"]
     assert counts["predicted"] == table_of(unbroken).num_rows > 20
     assert unbroken.summary["publication"]["rows"] == counts["predicted"]
+    assert Path(unbroken.summary["report"]).read_text().count("data:image/png") > 20
 
 
 def test_the_absent_band_is_told_not_hidden(unbroken: Run, mock_release: MockSummary) -> None:
@@ -132,14 +151,12 @@ def test_two_runs_give_equal_bytes_and_a_third_does_nothing(unbroken: Run, serve
 
 
 @with_api
-@pytest.mark.parametrize("fault", ["download.verified:3", "folder.written:1", "file.written:5", "ledger.after:2", "publish.partition:1"])
-def test_kill_at_any_moment_then_run_again(
-    unbroken: Run, server: MockServer, mock_release: MockSummary, tmp_path: Path, fault: str
-) -> None:
+@pytest.mark.parametrize(("fault", "keep"), KILLS)
+def test_kill_then_run_again(unbroken: Run, server: MockServer, mock_release: MockSummary, tmp_path: Path, fault: str, keep: str) -> None:
     faults, root = tmp_path / "faults", tmp_path / "root"
     faults.mkdir()
     brick = mock_release.bricks[0]
-    command = arguments(server, root, f"bricks:{brick}")
+    command = [*arguments(server, root, f"bricks:{brick}", keep), "--config", one_worker(tmp_path)]
     killed = galpipe(command, {"GALPIPE_FAULT": fault, "GALPIPE_FAULT_DIR": str(faults)})
     assert killed.status == -9, killed.err[-2000:]
     again = galpipe(command)
@@ -150,6 +167,8 @@ def test_kill_at_any_moment_then_run_again(
     assert again.json()["publication"]["rows"] == predicted > 0
     with Ledger(root / "ledger.sqlite") as ledger:
         assert verify(Layout(root), "main", ledger) == []
+    kept = [path.name for path in (root / "bricks").rglob("*.fz")] + [path.name for path in (root / "stamps").rglob("*.zarr")]
+    assert bool(kept) == (keep != "none")
 
 
 @with_api
@@ -177,7 +196,8 @@ def test_one_bad_brick_loses_nothing_else(server: MockServer, mock_release: Mock
 def test_a_file_that_the_survey_fixed_in_place_is_noticed(mock_release: MockSummary, tmp_path: Path) -> None:
     release, root, brick = tmp_path / "dr9", tmp_path / "root", mock_release.bricks[0]
     shutil.copytree(mock_release.release, release)
-    command = ["run", "--release", release, "--as", "mock", "--region", f"bricks:{brick}", "--root", root, "--json"]
+    command = ["run", "--release", release, "--as", "mock", "--region", f"bricks:{brick}", "--root", root, "--no-report", "--json"]
+    command += ["--config", one_worker(tmp_path)]
     assert galpipe(command).status == 0
     before = rows_of(root)
     fixed = release / f"south/coadd/{brick[:3]}/{brick}/legacysurvey-{brick}-image-r.fits.fz"
