@@ -132,6 +132,8 @@ def publish(layout: Layout, name: str, progress: Callable[[int, int], None] | No
     ------
     BadData
         If a shard does not read, has another schema than the others, or rows are lost; nothing is published then.
+    ConfigurationError
+        If shards are of more than one model or of other settings: a version mixes nothing.
     ResourceFailure
         If the disk is full, or shards keep changing while they are read.
     """
@@ -152,6 +154,8 @@ def _publish(layout: Layout, name: str, progress: Callable[[int, int], None] | N
     newest = max(versions(layout, name), default=0)
     previous = folder / f"v{newest}" if newest else None
     stock = inventory.take(layout, name, inventory.load(previous / INVENTORY) if previous else None)
+    if mixed := stock.mixture():
+        raise ConfigurationError(f"shards of one model and configuration in catalog {name!r}", f"{mixed}; run the other bricks again")
     if previous and manifest(previous)["state"] == stock.state():
         return _keep(folder, newest)
     if not stock.shards:

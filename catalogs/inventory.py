@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from galpipe.unit import Unit
 
 _OUTCOMES = ".outcomes.parquet"
 
-_PLAIN = ("path", "size", "mtime_ns", "content_hash", "schema_hash", "rows", "counts")
+_PLAIN = ("path", "size", "mtime_ns", "content_hash", "schema_hash", "rows", "counts", "model", "binding")
 
 _SCHEMA = pa.schema(
     [
@@ -33,6 +33,8 @@ _SCHEMA = pa.schema(
         ("rows", pa.int64()),
         ("pixels", pa.map_(pa.int64(), pa.int64())),
         ("counts", pa.string()),
+        ("model", pa.string()),
+        ("binding", pa.string()),
     ]
 )
 
@@ -54,6 +56,8 @@ class Entry:
         A shard's rows by pixel at the partition order.
     counts : str
         JSON of an outcomes file's status and counts.
+    model, binding : str
+        From a shard's footer: which model answered, and the hash of model and settings together.
     """
 
     path: str
@@ -64,6 +68,8 @@ class Entry:
     rows: int = 0
     pixels: tuple[tuple[int, int], ...] = ()
     counts: str = ""
+    model: str = ""
+    binding: str = ""
 
     @property
     def placed_rows(self) -> int:
@@ -83,6 +89,10 @@ class Inventory:
         body = [[entry.path, entry.content_hash] for entry in self.shards] + [[entry.path, entry.counts] for entry in self.outcomes]
         return hashlib.sha256(json.dumps(body).encode()).hexdigest()
 
+    def mixture(self) -> str:
+        """`mixture` of the shards."""
+        return mixture((entry.model, entry.binding) for entry in self.shards)
+
     def completeness(self) -> dict[str, dict[str, int]]:
         """Totals per ``release/region``: bricks by status, sources by outcome, rows, rows without a position."""
         totals: dict[str, Counter[str]] = {}
@@ -97,6 +107,22 @@ class Inventory:
             region["rows"] += entry.rows
             region["rows_without_position"] += entry.rows - entry.placed_rows
         return {key: dict(sorted(value.items())) for key, value in sorted(totals.items())}
+
+
+def mixture(made_by: Iterable[tuple[str, str]]) -> str:
+    """How many shards there are of which model or settings; empty where all are of one.
+
+    Parameters
+    ----------
+    made_by : iterable of (str, str)
+        Model and binding of each shard. What a shard does not say counts as the same.
+    """
+    listed = list(made_by)
+    for kind, names in (("model", [model for model, _ in listed]), ("settings", [binding for _, binding in listed])):
+        counts = Counter(name for name in names if name)
+        if len(counts) > 1:
+            return ", ".join(f"{count} of {kind} {name[:12]}" for name, count in sorted(counts.items()))
+    return ""
 
 
 def _files(layout: Layout, name: str) -> Iterator[Path]:
@@ -144,7 +170,9 @@ def _read(path: Path, relative: str, size: int, mtime_ns: int) -> Entry:
         counts = json.dumps({"status": told.status, "counts": dict(told.counts)}, sort_keys=True)
         return Entry(relative, size, mtime_ns, rows=told.counts["sources"], counts=counts)
     meta = read_shard_meta(path)
-    return Entry(relative, size, mtime_ns, meta.content_hash, meta.schema_hash, meta.rows, tuple(sorted(meta.pixels.items())))
+    pixels = tuple(sorted(meta.pixels.items()))
+    made_by = {"model": meta.model, "binding": meta.binding}
+    return Entry(relative, size, mtime_ns, meta.content_hash, meta.schema_hash, meta.rows, pixels, **made_by)
 
 
 def save(inventory: Inventory, path: Path) -> None:
@@ -156,7 +184,10 @@ def save(inventory: Inventory, path: Path) -> None:
 
 
 def load(path: Path) -> Inventory:
-    """Read what `save` wrote."""
-    entries = [Entry(**{key: row[key] for key in _PLAIN}, pixels=tuple(row["pixels"])) for row in pq.read_table(path).to_pylist()]
+    """Read what `save` wrote; nothing is known of what an older galpipe wrote otherwise."""
+    table = pq.read_table(path)
+    if table.schema.names != _SCHEMA.names:
+        return Inventory((), ())
+    entries = [Entry(**{key: row[key] for key in _PLAIN}, pixels=tuple(row["pixels"])) for row in table.to_pylist()]
     outcomes = tuple(entry for entry in entries if entry.path.endswith(_OUTCOMES))
     return Inventory(tuple(entry for entry in entries if not entry.path.endswith(_OUTCOMES)), outcomes)

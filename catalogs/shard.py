@@ -84,6 +84,8 @@ class ShardMeta:
         Rows by HEALPix pixel at `PARTITION_ORDER`; rows without position are in none. Filled in by `write_shard`.
     schema_hash : str
         Hash of column names and types; filled in by `write_shard`.
+    binding : str
+        Hash of the model and of every setting that decides rows: the same in all shards of a catalog.
     """
 
     unit: Unit
@@ -95,6 +97,7 @@ class ShardMeta:
     content_hash: str = ""
     pixels: Mapping[int, int] = field(default_factory=dict)
     schema_hash: str = ""
+    binding: str = ""
 
     def as_json(self) -> str:
         """Text for the footer; the same values give the same text."""
@@ -108,6 +111,7 @@ class ShardMeta:
             "content_hash": self.content_hash,
             "pixels": {str(pixel): count for pixel, count in self.pixels.items()},
             "schema_hash": self.schema_hash,
+            "binding": self.binding,
         }
         return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
@@ -125,6 +129,7 @@ class ShardMeta:
             content_hash=body["content_hash"],
             pixels={int(pixel): count for pixel, count in body["pixels"].items()},
             schema_hash=body["schema_hash"],
+            binding=body.get("binding", ""),
         )
 
 

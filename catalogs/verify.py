@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from catalogs.derive import healpix29
 from catalogs.hats import CURRENT, manifest, version_folder
-from catalogs.inventory import outcomes_files, shard_files
+from catalogs.inventory import mixture, outcomes_files, shard_files
 from catalogs.ledger import Ledger
 from catalogs.outcomes import OutcomesMeta, check_totals, count, read_outcomes, read_outcomes_meta
 from catalogs.schema import HEALPIX
@@ -72,15 +72,19 @@ def verify(layout: Layout, name: str, ledger: Ledger | None = None, progress: Ca
     recorded = {receipt.unit: receipt for receipt in ledger.receipts("catalog", name)} if ledger else {}
     ids: list[NDArray[np.int64]] = []
     placed = 0
+    made_by: list[tuple[str, str]] = []
     units = sorted(shards.keys() | outcomes.keys() | recorded.keys())
     for done, unit in enumerate(units, 1):
         books = _Books(layout, unit, shards.get(unit), outcomes.get(unit), recorded.get(unit) if ledger else None, ledger is not None)
         problems += books.problems()
         ids.append(books.ids)
         placed += books.placed
+        made_by.append(books.made_by)
         if progress:
             progress(done, len(units))
     problems += _duplicates(ids, layout.relative(layout.catalog(name)))
+    if mixed := mixture(made_by):
+        problems.append(Problem("", layout.relative(layout.catalog(name)), f"expected shards of one model and configuration, got {mixed}"))
     problems += _left_over(layout, name)
     problems += _published(layout, name, placed)
     return problems
@@ -96,6 +100,7 @@ class _Books:
         self.receipt, self.has_ledger = receipt, has_ledger
         self.ids: NDArray[np.int64] = np.zeros(0, np.int64)
         self.placed = 0
+        self.made_by = ("", "")
 
     def _problem(self, path: Path | None, what: str) -> Problem:
         return Problem(str(self.unit), self.layout.relative(path) if path else "", what)
@@ -116,7 +121,7 @@ class _Books:
         except BadData as error:
             yield self._problem(self.shard, str(error))
             return
-        self.fingerprint = meta.fingerprint
+        self.fingerprint, self.made_by = meta.fingerprint, (meta.model, meta.binding)
         self.ids = table["source_id"].drop_null().to_numpy()
         self.placed = table.num_rows - table[HEALPIX].null_count
         if meta.unit != self.unit:

@@ -21,7 +21,7 @@ from galpipe.lvm.predict import Predictor
 from galpipe.stamps.cut import CutResult
 from galpipe.stamps.store import read_store, store_fingerprint
 from galpipe.unit import Receipt, Unit
-from tasks.chain import Chain, chain, files_fingerprint
+from tasks.chain import Chain, binding_hash, chain, files_fingerprint
 from tasks.context import RunContext, guarded
 
 _LOADING = threading.Lock()
@@ -72,7 +72,9 @@ def _predict(context: RunContext, unit: Unit) -> Receipt:
     outcomes = finish(cut.outcomes, rows["source_id"].to_pylist(), unit=unit)
     check_totals(outcomes, rows.num_rows, unit)
     shard = layout.shard(unit, context.name)
-    _, content_hash = write_shard(shard, rows, ShardMeta(unit, links.catalog, identifier, context.model_hash, {"predicted": rows.num_rows}))
+    counted = {"predicted": rows.num_rows}
+    meta = ShardMeta(unit, links.catalog, identifier, context.model_hash, counted, binding=binding_hash(context))
+    _, content_hash = write_shard(shard, rows, meta)
     counts = write_outcomes(layout.outcomes(unit, context.name), outcomes, OutcomesMeta(unit, fingerprint=links.catalog))
     counts["detections"] = int(pc.sum(rows["n_detections"]).as_py() or 0)
     return Receipt(unit, "catalog", "done", layout.relative(shard), rows.num_rows, content_hash, links.catalog, counts=counts)

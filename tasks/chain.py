@@ -12,7 +12,7 @@ from galpipe.fingerprint import files_fingerprint, fingerprint
 from galpipe.survey.files import BrickFiles
 from tasks.context import RunContext
 
-__all__ = ["Chain", "chain", "fetch_fingerprint", "files_fingerprint"]
+__all__ = ["Chain", "binding_hash", "chain", "fetch_fingerprint", "files_fingerprint"]
 
 
 @dataclass(frozen=True)
@@ -47,3 +47,10 @@ def chain(fetch: str, context: RunContext) -> Chain:
     cut = fingerprint("cut", {"fetch": fetch, "cut": asdict(settings.cut), "selection": settings.selection.identity()})
     infer = fingerprint("infer", {"cut": cut, "model": context.model_hash, "infer": {"batch": settings.infer.batch}})
     return Chain(fetch, cut, infer, fingerprint("catalog", {"infer": infer, "schema": SCHEMA_VERSION}))
+
+
+def binding_hash(context: RunContext) -> str:
+    """Hash of what every shard of a catalog must share: the model and the settings that decide rows, without the files."""
+    settings = context.settings
+    shared = {"cut": asdict(settings.cut), "selection": settings.selection.identity(), "batch": settings.infer.batch}
+    return fingerprint("infer", shared | {"model": context.model_hash})

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import lsdb
@@ -13,9 +14,9 @@ from hats.io.validation import is_valid_catalog
 from hats.loaders import read_hats
 
 from catalogs import partitions
-from catalogs.hats import CURRENT, completeness, publish, version_folder, versions
+from catalogs.hats import CURRENT, INVENTORY, completeness, publish, version_folder, versions
 from catalogs.outcomes import OutcomesMeta, empty, write_outcomes
-from catalogs.shard import Origin, ShardMeta, build_shard, write_shard
+from catalogs.shard import Origin, ShardMeta, build_shard, read_shard, write_shard
 from galpipe.errors import BadData, ConfigurationError
 from galpipe.layout import Layout
 from tests.catalogs.sky import FAR, HEADS, UNITS, make_predictions, make_sources, write_brick
@@ -53,6 +54,27 @@ def test_first_version_holds_every_row_and_hats_finds_it_valid(layout: Layout) -
     catalog = read_hats(layout.hats("main") / CURRENT)
     assert catalog.catalog_info.total_rows == 100
     assert catalog.moc.sky_fraction > 0
+
+
+def test_models_and_settings_are_never_mixed(layout: Layout) -> None:
+    publish(layout, "main")
+    table, meta = read_shard(layout.shard(FAR, "main"))
+    write_shard(layout.shard(FAR, "main"), table, replace(meta, model="other"))
+    with pytest.raises(ConfigurationError, match=r"one model and configuration in catalog 'main', got 3 of model mini, 1 of model other"):
+        publish(layout, "main")
+    for number, unit in enumerate((*UNITS, FAR)):
+        table, meta = read_shard(layout.shard(unit, "main"))
+        write_shard(layout.shard(unit, "main"), table, replace(meta, model="mini", binding=f"settings-{number // 2}"))
+    with pytest.raises(ConfigurationError, match=r"got 2 of settings settings-0, 2 of settings settings-1"):
+        publish(layout, "main")
+    assert versions(layout, "main") == [1]
+
+
+def test_an_inventory_of_an_older_form_is_read_again_from_the_footers(layout: Layout) -> None:
+    publish(layout, "main")
+    path = version_folder(layout, "main") / INVENTORY
+    pq.write_table(pq.read_table(path).drop_columns(["model", "binding"]), path)
+    assert publish(layout, "main").status == "unchanged"
 
 
 def test_rows_lie_in_their_pixel_sorted_by_position(layout: Layout) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -92,6 +93,14 @@ def test_one_source_in_two_shards(layout: Layout) -> None:
 def test_a_shard_that_outlived_its_brick(layout: Layout) -> None:
     write_outcomes(layout.outcomes(UNITS[2], "main"), empty(), OutcomesMeta(UNITS[2], "bad_data", "image-r", "cut off"))
     assert any("expected 0 shard rows" in what for what in found(layout))
+
+
+def test_shards_of_two_models(layout: Layout) -> None:
+    table, meta = read_shard(layout.shard(FAR, "main"))
+    write_shard(layout.shard(FAR, "main"), table, replace(meta, model="other"))
+    assert [problem.what for problem in verify(layout, "main")] == [
+        "expected shards of one model and configuration, got 3 of model mini, 1 of model other"
+    ]
 
 
 def test_left_over_of_a_killed_writer_and_a_shard_in_the_wrong_place(layout: Layout) -> None:
