@@ -15,7 +15,7 @@ from galpipe.columns import Column
 from galpipe.errors import ConfigurationError
 from galpipe.survey.tractor import subset_schema
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised by hand when the meaning of a column changes; part of every shard's fingerprint."""
 
 HEALPIX = "_healpix_29"
@@ -36,7 +36,11 @@ MOCK_REDSHIFT = "z_mock"
 """Prefix of redshift columns learned on the mock only; absent from the science view."""
 
 UNSAFE_FLAGS = ("flag_bright_star", "flag_galaxy_mask", "flag_cluster", "flag_saturated", "degraded")
-"""A row with any of these set is not in the view ``galaxies_clean``."""
+"""A row with any of these set is not in the view ``galaxies_clean``; truncated stamps are, as what they cannot tell is null there."""
+
+MEASURED_UNITS = ("mag", "arcsec", "deg", "nanomaggy")
+MEASURED_PREFIXES = ("lvm_", "sep_")
+"""Head columns named so and in these units are sizes, fluxes and angles of the whole galaxy: null where the stamp cuts it off."""
 
 _FLUX, _IVAR = "nanomaggy", "nanomaggy-2"
 _F32, _F64, _I32, _I64 = pa.float32(), pa.float64(), pa.int32(), pa.int64()
@@ -124,7 +128,7 @@ _FLAGS = (
     Column("flag_saturated", _BOOL, "", "Central pixel saturated in a band that the model uses"),
     Column("beyond_volunteers", _BOOL, "", "Smaller than twice the seeing, or r > 19: not what volunteers classified"),
     Column("sga_id", _I64, "", "Id in the Siena Galaxy Atlas where the source is its entry, else null"),
-    Column("stamp_truncated", _BOOL, "", "shape_r > 8 arcsec: larger than the stamp"),
+    Column("stamp_truncated", _BOOL, "", "shape_r > 8 arcsec: larger than the stamp; sizes, fluxes and angles (lvm_*, sep_*) are null"),
     Column("is_probable_shred", _BOOL, "", "In a large galaxy's ellipse without being that galaxy"),
 )
 

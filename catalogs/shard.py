@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from catalogs.derive import derive
-from catalogs.schema import HEALPIX, HEALPIX_ORDER, PARTITION_ORDER, assemble
+from catalogs.schema import HEALPIX, HEALPIX_ORDER, MEASURED_PREFIXES, MEASURED_UNITS, PARTITION_ORDER, assemble
 from galpipe.columns import Column
 from galpipe.commit import replace_file
 from galpipe.errors import BadData, ConfigurationError
@@ -165,9 +165,17 @@ def build_shard(sources: pa.Table, predictions: pa.Table, heads: Sequence[Column
     given = {name: sources[name] for name in sources.column_names}
     given |= derive(sources, origin.unit, origin.model_bands)
     given |= {name: predictions[name] for name in predictions.column_names if name != "source_id"}
+    given |= _without_truncated(given, heads)
     given["provenance_id"] = pa.array(np.full(sources.num_rows, origin.provenance_id, np.int64))
     columns = [_fit(given.get(item.name), item, sources.num_rows, origin.unit) for item in schema]
     return pa.table(columns, schema=schema)
+
+
+def _without_truncated(given: Mapping[str, pa.ChunkedArray | pa.Array], heads: Sequence[Column]) -> dict[str, pa.ChunkedArray | pa.Array]:
+    """The heads' sizes, fluxes and angles, null where the stamp cuts the galaxy off (science.md section 1)."""
+    cut_off = pc.fill_null(given["stamp_truncated"], False)
+    whole = [item.name for item in heads if item.unit in MEASURED_UNITS and item.name.startswith(MEASURED_PREFIXES)]
+    return {name: pc.if_else(cut_off, pa.scalar(None, given[name].type), given[name]) for name in whole}
 
 
 def _check_rows(sources: pa.Table, predictions: pa.Table, unit: Unit) -> None:

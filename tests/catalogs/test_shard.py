@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from catalogs.derive import healpix29
 from catalogs.schema import assemble
 from catalogs.shard import Origin, ShardMeta, build_shard, read_footer, read_shard, read_shard_meta, write_shard
+from galpipe.columns import Column
 from galpipe.errors import BadData, ConfigurationError
 from galpipe.survey.tractor import unpack_id
 from galpipe.unit import Unit
@@ -81,6 +82,24 @@ def test_large_galaxies_and_their_shreds() -> None:
     assert shard["sga_id"].to_pylist() == [42, None, None]
     assert shard["is_probable_shred"].to_pylist() == [False, True, False]
     assert shard["stamp_truncated"].to_pylist() == [True, False, False]
+
+
+def test_what_a_truncated_stamp_cannot_tell_is_null() -> None:
+    units = {"lvm_mag_r": "mag", "lvm_mag_r_sigma": "mag", "lvm_half_light_radius": "arcsec", "sep_theta": "deg", "sep_flux": "nanomaggy"}
+    others = {"lvm_axis_ratio": "", "restoration_sigma_r": "nanomaggy", "sep_x": "pix"}
+    heads = [*HEADS, *(Column(name, pa.float32(), unit) for name, unit in (units | others).items())]
+    sources = put(make_sources(UNIT, 3), "shape_r", [9.0, 8.0, None])
+    predictions = make_predictions(sources)
+    for name in units | others:
+        predictions = predictions.append_column(name, pa.array([1.0, 2.0, 3.0], pa.float32()))
+    shard = build_shard(sources, predictions, heads, Origin(UNIT, 7))
+    assert shard["stamp_truncated"].to_pylist() == [True, False, None]
+    for name in units:
+        assert shard[name].to_pylist() == [None, 2.0, 3.0], name
+    for name in others:
+        assert shard[name].to_pylist() == [1.0, 2.0, 3.0], name
+    # what the survey measured on the whole galaxy stays
+    assert shard["shape_r"][0].as_py() == 9.0
 
 
 def test_beyond_volunteers_is_small_or_faint() -> None:
