@@ -125,8 +125,17 @@ def count(outcomes: pa.Table) -> dict[str, int]:
     return totals
 
 
-def check_totals(outcomes: pa.Table, shard_rows: int, unit: Unit) -> None:
+def check_totals(outcomes: pa.Table, shard_rows: int, unit: Unit, sources: int | None = None) -> None:
     """Sources in must equal outcomes out, and predicted outcomes the shard's rows.
+
+    Parameters
+    ----------
+    outcomes : pyarrow.Table
+        From `finish`.
+    shard_rows : int
+    unit : Unit
+    sources : int, optional
+        Rows of the Tractor table by its own header, counted before anything was done with them.
 
     Raises
     ------
@@ -136,6 +145,8 @@ def check_totals(outcomes: pa.Table, shard_rows: int, unit: Unit) -> None:
     unknown = sorted(set(outcomes["status"].to_pylist()) - set(STATUSES))
     if unknown:
         raise BadData(f"outcomes among {STATUSES}", f"{unknown}", unit=str(unit))
+    if sources is not None and sources != outcomes.num_rows:
+        raise BadData(f"{sources} outcomes, one for each row of the Tractor table", f"{outcomes.num_rows}", unit=str(unit))
     distinct = len(np.unique(outcomes["source_id"].to_numpy()))
     if distinct != outcomes.num_rows:
         raise BadData("one outcome per source", f"{outcomes.num_rows - distinct} repeated", unit=str(unit))

@@ -70,7 +70,7 @@ def _predict(context: RunContext, unit: Unit) -> Receipt:
     identifier = record(layout, context.name, _inputs(context, unit, cut))
     rows = build_shard(cut.stamps.sources, predictions, heads, Origin(unit, identifier, MODEL_BANDS))
     outcomes = finish(cut.outcomes, rows["source_id"].to_pylist(), unit=unit)
-    check_totals(outcomes, rows.num_rows, unit)
+    check_totals(outcomes, rows.num_rows, unit, cut.stamps.attrs.get("tractor_rows"))
     shard = layout.shard(unit, context.name)
     counted = {"predicted": rows.num_rows}
     meta = ShardMeta(unit, links.catalog, identifier, context.model_hash, counted, binding=binding_hash(context))

@@ -20,7 +20,7 @@ from galpipe.survey.bricks import BRICK_PIXELS, brick_by_name, brick_wcs
 from galpipe.survey.coadd import read_band
 from galpipe.survey.files import BrickFiles
 from galpipe.survey.selection import FAILURES, select
-from galpipe.survey.tractor import read_tractor, tractor_subset
+from galpipe.survey.tractor import read_tractor, stated_rows, tractor_subset
 
 CHUNK = 128
 """Stamps gathered at a time: bounds the float arrays beside one band (about 40 MB)."""
@@ -146,7 +146,7 @@ def cut_brick(files: BrickFiles, settings: CutSettings, selection: SelectionSett
     reasons[rows[~covered]] = "no_coverage"
     if not covered.all():
         stamps = stamps.take(np.flatnonzero(covered))
-    attrs = _attrs(files, settings, selection) | stamps.attrs
+    attrs = _attrs(files, settings, selection) | stamps.attrs | {"tractor_rows": stated_rows(sources)}
     stamps = StampSet(stamps.image, stamps.invvar_code, stamps.mask, stamps.sources, stamps.bands, stamps.pixscale, stamps.softening, attrs)
     return CutResult(stamps, outcomes_table(sources, reasons))
 

@@ -84,7 +84,7 @@ def read_tractor(path: Path, unit: Unit | None = None) -> pa.Table:
     pyarrow.Table
         All columns, names in lower case, native byte order, text stripped, vector columns as lists. Rows with a NaN
         position are kept (`galpipe.survey.selection` fails them one by one). Schema metadata ``maskbits`` holds the bit
-        names of the header as ``NAME=bit`` pairs.
+        names of the header as ``NAME=bit`` pairs, ``stated_rows`` the header's own count of rows.
 
     Raises
     ------
@@ -99,6 +99,7 @@ def read_tractor(path: Path, unit: Unit | None = None) -> pa.Table:
             check_complete(hdus, path, label)
             table = _first_table(hdus)
             cards = {key: value for hdu in hdus for key, value in hdu.header.items() if key.startswith("MBIT")}
+            stated = next((int(hdu.header["NAXIS2"]) for hdu in hdus if isinstance(hdu, fits.BinTableHDU)), 0)
     except BadData:
         raise
     # damaged tables raise many kinds of error inside astropy
@@ -106,7 +107,8 @@ def read_tractor(path: Path, unit: Unit | None = None) -> pa.Table:
         raise BadData("a readable FITS table", f"{type(error).__name__}: {error}", unit=label, file=name) from error
     if table is None:
         raise BadData("a binary table", "no table HDU", unit=label, file=name)
-    table = table.replace_schema_metadata({"maskbits": ",".join(f"{key}={bit}" for key, bit in bit_names(cards).items())})
+    bits = ",".join(f"{key}={bit}" for key, bit in bit_names(cards).items())
+    table = table.replace_schema_metadata({"maskbits": bits, "stated_rows": str(stated)})
     if unit is None:
         _require(table, ("ra", "dec"), name, "")
         return table
@@ -269,6 +271,12 @@ def _shapes_by_type(table: pa.Table) -> dict[str, pa.Array]:
     index = np.select([point, kind == "DEV", kind == "COMP"], [0.0, 4.0, np.nan], 1.0).astype(np.float32)
     result["sersic"] = pa.array(index, from_pandas=True)
     return result
+
+
+def stated_rows(table: pa.Table) -> int | None:
+    """Rows that the file's header states, whatever became of them since; None for a table that came from no file."""
+    text = (table.schema.metadata or {}).get(b"stated_rows", b"").decode()
+    return int(text) if text else None
 
 
 def maskbit_names(table: pa.Table) -> dict[str, int]:

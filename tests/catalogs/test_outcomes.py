@@ -33,7 +33,7 @@ def test_every_source_gets_one_outcome() -> None:
         "filtered:faint": 1,
         "filtered:not_primary": 1,
     }
-    check_totals(table, 2, UNIT)
+    check_totals(table, 2, UNIT, sources=6)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,12 @@ def test_totals_are_checked() -> None:
         check_totals(table, 4, UNIT)
     with pytest.raises(BadData, match="one outcome per source, got 6 repeated"):
         check_totals(pa.concat_tables([table, table]), 6, UNIT)
+
+
+def test_a_source_that_was_lost_on_the_way_is_noticed() -> None:
+    table = finish(SIX.slice(1), {2, 5})
+    with pytest.raises(BadData, match="expected 6 outcomes, one for each row of the Tractor table, got 5"):
+        check_totals(table, 2, UNIT, sources=6)
 
 
 def test_file_round_trip(tmp_path: Path) -> None:

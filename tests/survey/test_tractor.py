@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from galpipe.errors import BadData
 from galpipe.survey.bricks import brick_by_name, brick_wcs
-from galpipe.survey.tractor import NEEDED, bands_of, maskbit_names, packed_id, read_tractor, subset_schema, tractor_subset, unpack_id
+from galpipe.survey.tractor import (
+    NEEDED,
+    bands_of,
+    maskbit_names,
+    packed_id,
+    read_tractor,
+    stated_rows,
+    subset_schema,
+    tractor_subset,
+    unpack_id,
+)
 from tests.survey.fake_release import BRICK, UNIT, tractor_bytes, tractor_columns
 
 
@@ -31,6 +41,13 @@ def test_a_table_of_today(path: Path) -> None:
     assert subset["flux_i"].null_count == 3
     assert subset["flux_r"].to_pylist() == [20.0] * 3
     assert unpack_id(subset["source_id"][2].as_py()) == (9010, brick_by_name(BRICK).brickid, 2)
+
+
+def test_the_headers_count_of_rows_is_carried_along(path: Path) -> None:
+    path.write_bytes(tractor_bytes(tractor_columns(5)))
+    subset = tractor_subset(read_tractor(path, UNIT))
+    assert (stated_rows(subset), stated_rows(subset.slice(2))) == (5, 5)
+    assert stated_rows(pa.table({"ra": [1.0]})) is None
 
 
 def test_upper_case_names_and_other_widths(path: Path) -> None:
