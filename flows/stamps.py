@@ -62,7 +62,8 @@ def _process(request: RunRequest, context: RunContext, ledger: Ledger, paths: li
         summary.add(receipt)
 
     units: dict[Unit, None] = {}
-    for found in ingest(context, paths):
+    refused = [receipt.unit for receipt in ledger.failures(context.name) if (receipt.unit.release, receipt.stage) == (RELEASE, "cut")]
+    for found in ingest(context, paths, refused):
         if isinstance(found, Receipt):
             on_receipt(found)
         else:

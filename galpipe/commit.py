@@ -7,13 +7,14 @@ Named fault points lie between the steps, so that a test can kill the process in
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from galpipe.errors import ResourceFailure
@@ -35,7 +36,13 @@ FAULT_POINTS = (
 """Every point at which `fault_point` is called."""
 
 ASIDE = ".aside-"
-"""Marks unfinished products; whatever carries it may be deleted when no run is at work."""
+"""Marks unfinished products; whatever carries it may be deleted when no run is at work, but for `FORMER`."""
+
+FORMER = ".old"
+"""Ends the name of a whole folder that was moved aside for its successor: all there is, if the writer died just then."""
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
 
 
 def fault_point(name: str) -> None:
@@ -113,12 +120,17 @@ def replace_file(final: Path) -> Iterator[Path]:
 def replace_folder(final: Path) -> Iterator[Path]:
     """Yield a new folder to fill; put it in the place of ``final`` when the block ends well.
 
-    An old folder of that name is moved aside first, because POSIX cannot replace a folder that is not empty. A process
-    that dies between the two renames leaves no product: the unit is done again, nothing half-made is ever read.
+    The two folders change places in one step where the system can (Linux), so that the name always has a whole folder.
+    Elsewhere the old one is moved aside first, because POSIX cannot replace a folder that is not empty; a process that dies
+    between the two renames leaves it there, and `recover_folder` puts it back.
+
+    Raises
+    ------
+    ResourceFailure
+        If the operating system refuses the write (disk full, quota, permission); ``final`` is then what it was.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     aside = _aside(final)
-    old = final.parent / f"{aside.name}.old"
     try:
         aside.mkdir()
         yield aside
@@ -126,17 +138,109 @@ def replace_folder(final: Path) -> Iterator[Path]:
             if path.is_file():
                 _fsync_file(path)
         fault_point("folder.written")
-        if final.exists():
-            os.rename(final, old)
-        fault_point("folder.swapped")
-        os.rename(aside, final)
+        _put_in_place(aside, final)
         fsync_folder(final.parent)
         fault_point("folder.renamed")
     except OSError as error:
         raise _full_disk(final, error) from error
     finally:
+        # after a success this is what was there before
         shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+
+
+def _put_in_place(aside: Path, final: Path) -> None:
+    """Give ``final`` the content of ``aside``; what it had before, if anything, lies under ``aside`` afterwards."""
+    if _exchange(aside, final):
+        fault_point("folder.swapped")
+    elif final.exists():
+        _rename_twice(aside, final)
+    else:
+        os.rename(aside, final)
+        fault_point("folder.swapped")
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two names change places in one step; False, and nothing changed, where that is not possible."""
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError):
+        return False
+    return bool(renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE)) == 0)
+
+
+def _rename_twice(aside: Path, final: Path) -> None:
+    old = final.parent / f"{aside.name}{FORMER}"
+    os.rename(final, old)
+    try:
+        fault_point("folder.swapped")
+        os.rename(aside, final)
+    except BaseException:
+        os.rename(old, final)
+        raise
+    # under this name it is nothing to go back to any more, so that it may be deleted bit by bit
+    os.rename(old, aside)
+
+
+def _former(final: Path) -> list[Path]:
+    """Folders that were moved aside for a successor of ``final``, the last one last."""
+    prefix = f"{ASIDE}{final.name}."
+    found = [path for path in final.parent.glob(f"{ASIDE}*{FORMER}") if path.name.startswith(prefix) and _final_of(path) == final]
+    # a rename changes the time of the inode, not that of the content
+    return sorted(found, key=lambda path: (path.stat().st_ctime, path.name))
+
+
+def _final_of(aside: Path) -> Path:
+    """The product that an aside was made for."""
+    name = aside.name.removeprefix(ASIDE).removesuffix(FORMER)
+    return aside.parent / name.rpartition(".")[0]
+
+
+def recover_folder(final: Path) -> bool:
+    """Put back the folder that a killed `replace_folder` had moved aside, if its name has none now.
+
+    Only to be called where no other writer of that folder can be at work.
+
+    Returns
+    -------
+    bool
+        Whether something was put back.
+
+    Raises
+    ------
+    ResourceFailure
+        If the operating system refuses the rename.
+    """
+    if final.exists():
+        return False
+    former = _former(final)
+    if not former:
+        return False
+    try:
+        os.rename(former[-1], final)
+        fsync_folder(final.parent)
+    except OSError as error:
+        raise _full_disk(final, error) from error
+    return True
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder so that a half-deleted one is never seen under its name; nothing happens if it is not there.
+
+    Raises
+    ------
+    ResourceFailure
+        If the operating system refuses the rename. What cannot be deleted afterwards is left for `sweep_asides`.
+    """
+    # an older version left by a killed writer must not come back in its place
+    for path in [*_former(folder), folder]:
+        aside = _aside(folder)
+        try:
+            os.rename(path, aside)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise _full_disk(folder, error) from error
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_bytes(final: Path, data: bytes) -> None:
@@ -148,6 +252,8 @@ def write_bytes(final: Path, data: bytes) -> None:
 def sweep_asides(folder: Path, older_than: float = 0.0) -> int:
     """Delete what killed writers left in a folder (not below it); returns how many entries went.
 
+    A whole folder that was moved aside for a successor which never came is put back, not deleted.
+
     Parameters
     ----------
     folder : Path
@@ -156,10 +262,18 @@ def sweep_asides(folder: Path, older_than: float = 0.0) -> int:
         Seconds since an entry was last written to: 0 only where no other writer can be at work (the run's lease says so).
     """
     newest = time.time() - older_than
-    entries = [path for path in folder.glob(f"{ASIDE}*") if path.lstat().st_mtime <= newest]
-    for path in entries:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-    return len(entries)
+    went = 0
+    for path in sorted(folder.glob(f"{ASIDE}*")):
+        # another process may sweep, or end its own write, at the same time
+        with suppress(FileNotFoundError):
+            former, state = path.name.endswith(FORMER), path.lstat()
+            if (state.st_ctime if former else state.st_mtime) > newest:
+                continue
+            if former:
+                recover_folder(_final_of(path))
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+            went += 1
+    return went

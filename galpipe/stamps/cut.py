@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from galpipe.config import SOFTENING, SURVEY_PIXSCALE, CutSettings, SelectionSettings
 from galpipe.errors import ConfigurationError, NoWork
 from galpipe.stamps.normalize import codec, encode, encode_invvar, in_range
-from galpipe.stamps.stampset import FILLED, StampSet, usable_transmission
+from galpipe.stamps.stampset import FILLED, StampSet, has_transmission, usable_transmission
 from galpipe.survey.bits import allmask_bit, bit_names, satur_bit
 from galpipe.survey.bricks import BRICK_PIXELS, brick_by_name, brick_wcs
 from galpipe.survey.coadd import read_band
@@ -161,8 +161,8 @@ def outcomes_table(sources: pa.Table, reasons: NDArray[np.object_]) -> pa.Table:
     reasons : ndarray of str, shape (N,)
         Empty for a selected source.
     """
-    failures = FAILURES | {"no_coverage"}
-    status = ["selected" if not reason else "failed" if reason in failures else "filtered" for reason in reasons]
+    # too few pixels to predict is a reason to leave a source out, not a failure
+    status = ["selected" if not reason else "failed" if reason in FAILURES else "filtered" for reason in reasons]
     columns = [sources[name] for name in OUTCOMES.names[:6]]
     return pa.table([*columns, pa.array(status, pa.string()), pa.array(reasons.tolist(), pa.string())], schema=OUTCOMES)
 
@@ -207,6 +207,8 @@ def _cut(files: BrickFiles, settings: CutSettings, sources: pa.Table) -> tuple[S
         mask[rows][windows.part(rows).outside()] |= FILLED
     facts = _facts(files, windows, (x, y), bands) | {f"valid_frac_{band}": fractions[:, b] for b, band in enumerate(bands)}
     facts["pixscale"] = np.full(count, settings.pixscale)
+    corrected = [has_transmission(sources, band) | (fractions[:, b] == 0) for b, band in enumerate(bands)]
+    facts["dereddened"] = np.all(corrected, axis=0)
     softening = tuple(SOFTENING[band] for band in bands)
     return StampSet(image, invvar, mask, with_columns(sources, facts), bands, settings.pixscale, softening, attrs), fractions
 

@@ -164,7 +164,7 @@ def _assemble(raw: RawStamp, shared: list[str], stamp: Resampled, cut: CutSettin
         good = np.zeros((size, size), bool)
         if band in shared:
             index = shared.index(band)
-            transmission = _transmission(raw, band)
+            transmission = _transmission(raw, band) or 1.0
             flux = stamp.flux[index] / np.float32(transmission)
             good = stamp.good[index] & in_range(flux, line)
             variance = np.full(good.shape, estimate_sigma(flux, good) ** 2)
@@ -176,14 +176,16 @@ def _assemble(raw: RawStamp, shared: list[str], stamp: Resampled, cut: CutSettin
         mask[0] |= np.where(good, 0, 1 << b).astype(np.uint8)
         facts[f"valid_frac_{band}"] = float(good.mean())
     mask[0][stamp.outside] |= FILLED
+    facts["dereddened"] = all(_transmission(raw, band) is not None for band in shared)
     softening = tuple(SOFTENING[band] for band in cut.bands)
     table = sources_table(raw, cut, facts, stamp)
     return StampSet(image, invvar, mask, table, cut.bands, cut.pixscale, softening, attrs_of(cut))
 
 
-def _transmission(raw: RawStamp, band: str) -> float:
-    value = float(raw.facts.get(f"mw_transmission_{band}", 1.0))
-    return value if np.isfinite(value) and value > 0 else 1.0
+def _transmission(raw: RawStamp, band: str) -> float | None:
+    """What the file says of Galactic dust in a band; None where it says nothing that can be used."""
+    value = float(raw.facts.get(f"mw_transmission_{band}", np.nan))
+    return value if np.isfinite(value) and value > 0 else None
 
 
 def attrs_of(cut: CutSettings) -> dict[str, Any]:
@@ -223,7 +225,7 @@ def sources_table(raw: RawStamp, cut: CutSettings, facts: dict[str, Any], stamp:
         [(name, pa.float32()) for name in floats]
         + [(name, pa.int32()) for name in ("stamp_x0", "stamp_y0", *(f"nexp_{band}" for band in cut.bands))]
         + [(f"valid_frac_{band}", pa.float32()) for band in cut.bands]
-        + [("pixscale", pa.float32())]
+        + [("pixscale", pa.float32()), ("dereddened", pa.bool_())]
     )
     values = known | floats | facts | {"pixscale": cut.pixscale} | extra
     schema = pa.schema([*subset_schema(), *per_stamp, *EXTRA])

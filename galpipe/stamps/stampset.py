@@ -33,7 +33,8 @@ class StampSet:
         Bit b: band b is masked here (invvar 0, SATUR or ALLMASK of that band, not finite, out of the codes' range); bit 7: filled.
     sources : pyarrow.Table, N rows
         Tractor subset and per-stamp columns ``stamp_dx``, ``stamp_dy`` (source minus center of its nearest pixel, pixels), ``stamp_x0``,
-        ``stamp_y0`` (brick pixel of ``[0, 0]``), ``valid_frac_<b>``, ``nexp_<b>``, ``pixscale``.
+        ``stamp_y0`` (brick pixel of ``[0, 0]``), ``valid_frac_<b>``, ``nexp_<b>``, ``pixscale``, ``dereddened`` (every band that
+        has pixels was divided by a transmission).
     bands : tuple of str
     pixscale : float
         Arcsec per pixel.
@@ -137,12 +138,22 @@ def plain_wcs(crval: tuple[float, float], crpix: tuple[float, float], pixscale: 
 
 def usable_transmission(sources: pa.Table, band: str) -> NDArray[np.float64]:
     """``mw_transmission_<band>`` per row, shape (N,); 1 where the column is absent, null, not finite or not positive."""
+    return np.where(has_transmission(sources, band), _transmission(sources, band), 1.0)
+
+
+def has_transmission(sources: pa.Table, band: str) -> NDArray[np.bool_]:
+    """Whether ``mw_transmission_<band>`` can be divided by, per row, shape (N,): it is there, finite and positive."""
+    values = _transmission(sources, band)
+    good: NDArray[np.bool_] = np.isfinite(values) & (values > 0)
+    return good
+
+
+def _transmission(sources: pa.Table, band: str) -> NDArray[np.float64]:
     name = f"mw_transmission_{band}"
     if name not in sources.column_names:
-        return np.ones(len(sources))
-    values = sources[name].cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
-    good: NDArray[np.float64] = np.where(np.isfinite(values) & (values > 0), values, 1.0)
-    return good
+        return np.full(len(sources), np.nan)
+    values: NDArray[np.float64] = sources[name].cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
+    return values
 
 
 def concatenate(sets: Sequence[StampSet]) -> StampSet:

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BloscShuffle
 
-from galpipe.commit import replace_folder
+from galpipe.commit import remove_folder, replace_folder
 from galpipe.errors import BadData
 from galpipe.stamps.cut import CutResult
 from galpipe.stamps.stampset import StampSet
@@ -23,7 +24,7 @@ ARRAYS = ("image", "invvar_code", "mask")
 CHUNK_STAMPS = 32
 """Stamps per chunk inside the shard: one batch is read without decoding the rest."""
 
-FORMAT = "galpipe-stamps-1"
+FORMAT = "galpipe-stamps-2"
 
 
 def write_store(path: Path, result: CutResult, fingerprint: str) -> str:
@@ -87,7 +88,7 @@ def read_store(path: Path) -> CutResult:
     Raises
     ------
     BadData
-        If there is no readable store.
+        If there is no readable store, or its content is not what was written: a missing shard reads as zeros.
     """
     attrs = _attrs(path)
     try:
@@ -99,7 +100,19 @@ def read_store(path: Path) -> CutResult:
         raise BadData("a readable stamp store", f"{type(error).__name__}: {error}", file=str(path)) from error
     image, invvar_code, mask = arrays
     described = (tuple(attrs["bands"]), attrs["pixscale"], tuple(attrs["softening"]), attrs["attrs"])
-    return CutResult(StampSet(image, invvar_code, mask, sources, *described), outcomes)
+    try:
+        result = CutResult(StampSet(image, invvar_code, mask, sources, *described), outcomes)
+    except BadData as error:
+        raise BadData(error.expected, error.got, file=str(path)) from error
+    content = content_hash(result)
+    if content != attrs["content_hash"]:
+        raise BadData(f"an undamaged stamp store, content {attrs['content_hash'][:12]}", f"content {content[:12]}", file=str(path))
+    return result
+
+
+def delete_store(path: Path) -> None:
+    """Delete a store so that a half-deleted one is never seen under its name; nothing happens if it is not there."""
+    remove_folder(path)
 
 
 def _attrs(path: Path) -> dict[str, Any]:
@@ -131,22 +144,52 @@ def store_summary(path: Path) -> dict[str, Any]:
     return _attrs(path)
 
 
+def store_files(path: Path) -> list[str | None]:
+    """The column ``file`` of a store's sources, without its arrays; nulls for stamps cut from bricks.
+
+    Raises
+    ------
+    BadData
+        If there is no readable store.
+    """
+    rows = int(_attrs(path)["rows"])
+    try:
+        with pq.ParquetFile(path / "sources.parquet") as file:
+            named = "file" in file.schema_arrow.names
+            names: list[str | None] = file.read(["file"])["file"].to_pylist() if named else [None] * rows
+    except (OSError, pa.ArrowInvalid) as error:
+        raise BadData("a readable stamp store", f"{type(error).__name__}: {error}", file=str(path)) from error
+    return names
+
+
 def content_hash(result: CutResult) -> str:
-    """sha256 of a result's arrays and tables, as 64 hexadecimal digits; the same for equal content whatever the compression."""
+    """sha256 of a result's arrays and tables, as 64 hexadecimal digits.
+
+    The same for equal content, whatever the compression, the chunks of the tables and the bytes that lie under their nulls.
+    """
     digest = hashlib.sha256()
     for name in ARRAYS:
         values = getattr(result.stamps, name)
         digest.update(f"{name}{values.shape}{values.dtype.str}".encode())
         digest.update(np.ascontiguousarray(values).data)
     for table in (result.stamps.sources, result.outcomes):
-        digest.update(_table_bytes(table))
+        for name in table.column_names:
+            _hash_column(digest, name, table[name])
     return digest.hexdigest()
 
 
-def _table_bytes(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    plain = table.replace_schema_metadata(None).combine_chunks()
-    with pa.ipc.new_stream(sink, plain.schema) as writer:
-        writer.write_table(plain)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
+def _hash_column(digest: hashlib._Hash, name: str, column: pa.ChunkedArray | pa.Array) -> None:
+    kind, present = column.type, column.drop_null()
+    digest.update(f"{name}:{kind}:{len(column)}:{column.null_count}".encode())
+    if column.null_count:
+        digest.update(np.packbits(column.is_valid().to_numpy()).tobytes())
+    if pa.types.is_string(kind):
+        digest.update(pc.binary_length(present).to_numpy().astype("<i8").tobytes())
+        digest.update("".join(present.to_pylist()).encode())
+    elif pa.types.is_boolean(kind):
+        digest.update(np.packbits(present.to_numpy()).tobytes())
+    elif len(present):
+        values = present.to_numpy()
+        if values.dtype.kind == "O":
+            raise TypeError(f"column {name!r} of a stamp table must be flat, got {kind}")
+        digest.update(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())

@@ -94,6 +94,11 @@ def test_a_zoomed_viewer_cutout_counts_per_survey_pixel(tmp_path: Path) -> None:
     assert own == pytest.approx(4 * stamps.flux(0)[:, 70:82, 70:82].sum(), rel=0.01)
 
 
+def test_a_file_without_transmission_is_not_dereddened(tmp_path: Path) -> None:
+    stamps = one(write(tmp_path / "a.fits", galaxy(160, 0.262), header(160, 0.262)))
+    assert stamps.sources["dereddened"].to_pylist() == [False]
+
+
 def test_same_scale_is_cropped_untouched_and_centered(tmp_path: Path) -> None:
     cube = galaxy(256, 0.262)
     stamps = one(write(tmp_path / "a.fits", cube, header(256, 0.262)))
@@ -159,6 +164,7 @@ def test_stein_layout(tmp_path: Path) -> None:
     assert stamps.sources["z_spec"].to_pylist() == [None, pytest.approx(0.2)]
     assert stamps.flux(1)[2, 76, 76] == pytest.approx(2 * cube[2, 2, 76, 76], rel=1e-3)
     assert stamps.observed_flux(1)[2, 76, 76] == pytest.approx(cube[2, 2, 76, 76], rel=1e-3)
+    assert stamps.sources["dereddened"].to_pylist() == [True, True]
 
 
 def test_jpeg_route_is_flagged_and_near_the_truth(tmp_path: Path) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import zarr
 
 from galpipe.config import SOFTENING
 from galpipe.errors import BadData
 from galpipe.stamps.cut import OUTCOMES, CutResult
 from galpipe.stamps.stampset import StampSet, concatenate
-from galpipe.stamps.store import content_hash, read_store, store_fingerprint, store_summary, write_store
+from galpipe.stamps.store import content_hash, delete_store, read_store, store_files, store_fingerprint, store_summary, write_store
 
 BANDS = ("g", "r", "z")
 
@@ -85,6 +90,75 @@ def test_a_damaged_store_is_bad_data(tmp_path: Path) -> None:
     (path / "zarr.json").write_text("{}")
     with pytest.raises(BadData, match="expected a stamp store"):
         read_store(path)
+
+
+def _lose_a_shard(path: Path) -> None:
+    shutil.rmtree(path / "image" / "c")
+
+
+def _change_a_pixel(path: Path) -> None:
+    group = zarr.open_group(str(path), mode="r+", zarr_format=3)
+    mask = np.asarray(group["mask"][:])  # type: ignore[index]
+    mask[1, 3, 3] ^= 1
+    group["mask"][:] = mask  # type: ignore[index]
+
+
+def _change_a_row(path: Path) -> None:
+    table = pq.read_table(path / "sources.parquet")
+    pq.write_table(table.set_column(1, "ra", pa.array([9.0] * len(table))), path / "sources.parquet")
+
+
+def _lose_a_row(path: Path) -> None:
+    table = pq.read_table(path / "sources.parquet")
+    pq.write_table(table.slice(1), path / "sources.parquet")
+
+
+@pytest.mark.parametrize("damage", [_lose_a_shard, _change_a_pixel, _change_a_row, _lose_a_row])
+def test_content_that_is_not_what_was_written_is_bad_data(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    path = tmp_path / "b.zarr"
+    write_store(path, some_result(3), "abc")
+    damage(path)
+    with pytest.raises(BadData, match=r"b\.zarr: expected"):
+        read_store(path)
+
+
+def test_the_hash_does_not_see_how_a_table_lies_in_memory(tmp_path: Path) -> None:
+    """Bytes under nulls, slices and chunks are no content: a store must read back whatever tables it was made from."""
+    stamps, hidden = some_stamps(3), np.array([False, True, False])
+    columns = {
+        "z_spec": pa.array(np.array([1.0, 7.0, 3.0]), mask=hidden),
+        "nexp_g": pa.array(np.array([1, 7, 3], np.int32), mask=hidden),
+        "flag": pa.array(np.array([True, True, False]), mask=hidden),
+        "name": pa.array(["x", "a", None, "bc"]).slice(1),
+        "nothing": pa.nulls(3, pa.float32()),
+    }
+    table = stamps.sources
+    for name, values in columns.items():
+        table = table.append_column(name, values)
+    chunked = pa.concat_tables([table.slice(0, 1), table.slice(1)])
+    results = [CutResult(replace(stamps, sources=item), OUTCOMES.empty_table()) for item in (table, chunked)]
+    assert content_hash(results[0]) == content_hash(results[1])
+    write_store(tmp_path / "b.zarr", results[1], "abc")
+    assert read_store(tmp_path / "b.zarr").stamps.sources.equals(table)
+    other = table.set_column(table.schema.get_field_index("name"), "name", pa.array(["ab", None, "c"]))
+    assert content_hash(CutResult(replace(stamps, sources=other), OUTCOMES.empty_table())) != content_hash(results[0])
+
+
+def test_files_of_a_store_are_read_without_the_arrays(tmp_path: Path) -> None:
+    result = some_result(2)
+    write_store(tmp_path / "a.zarr", result, "abc")
+    nameless = replace(result.stamps, sources=result.stamps.sources.drop_columns("file"))
+    write_store(tmp_path / "b.zarr", replace(result, stamps=nameless), "abc")
+    shutil.rmtree(tmp_path / "a.zarr" / "image")
+    assert store_files(tmp_path / "a.zarr") == ["a", "a"]
+    assert store_files(tmp_path / "b.zarr") == [None, None]
+
+
+def test_a_deleted_store_is_gone(tmp_path: Path) -> None:
+    write_store(tmp_path / "b.zarr", some_result(1), "abc")
+    delete_store(tmp_path / "b.zarr")
+    delete_store(tmp_path / "b.zarr")
+    assert not list(tmp_path.iterdir())
 
 
 def test_wrong_shapes_are_refused() -> None:
