@@ -11,6 +11,9 @@ from galpipe.errors import ConfigurationError
 NO_REGION = "all"
 """Folder name of the region of a release whose tree has no region level (DR1 to DR7)."""
 
+STAMPS = "stamps"
+"""Name of the release that stamps read from files belong to."""
+
 Status = Literal["done", "no_work", "bad_data", "remote_failure", "resource", "error"]
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")

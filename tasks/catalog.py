@@ -14,13 +14,15 @@ import pyarrow.compute as pc
 from catalogs.outcomes import OutcomesMeta, check_totals, empty, finish, write_outcomes
 from catalogs.provenance import record, record_run
 from catalogs.shard import FROM_THE_MODEL, Origin, ShardMeta, build_shard, read_shard_meta, write_shard
+from galpipe.commit import remove_folder
+from galpipe.errors import BadData
 from galpipe.heads.sep_baseline import columns as sep_schema
 from galpipe.heads.sep_baseline import sep_columns
 from galpipe.lvm.inputs import MODEL_BANDS
 from galpipe.lvm.predict import Predictor
 from galpipe.stamps.cut import CutResult
 from galpipe.stamps.store import read_store, store_fingerprint
-from galpipe.unit import Receipt, Unit
+from galpipe.unit import STAMPS, Receipt, Unit
 from tasks.chain import Chain, binding_hash, chain, files_fingerprint
 from tasks.context import RunContext, guarded
 
@@ -59,7 +61,7 @@ def predict_unit(context: RunContext, unit: Unit) -> Receipt:
 def _predict(context: RunContext, unit: Unit) -> Receipt:
     layout = context.layout
     store = layout.stamps(unit, context.settings.cut.name)
-    cut = read_store(store)
+    cut = _read(store, unit)
     links = _links(context, cut, store_fingerprint(store))
     model = predictor(context)
     predictions = model.predict(cut.stamps, batch=context.settings.infer.batch)
@@ -78,6 +80,19 @@ def _predict(context: RunContext, unit: Unit) -> Receipt:
     counts = write_outcomes(layout.outcomes(unit, context.name), outcomes, OutcomesMeta(unit, fingerprint=links.catalog))
     counts["detections"] = int(pc.sum(rows["n_detections"]).as_py() or 0)
     return Receipt(unit, "catalog", "done", layout.relative(shard), rows.num_rows, content_hash, links.catalog, counts=counts)
+
+
+def _read(store: Path, unit: Unit) -> CutResult:
+    """A brick's stamps; a damaged store is taken away, so that the next run cuts it again instead of trusting its name.
+
+    A store of files' stamps stays as it is: it cannot be made again without its files.
+    """
+    try:
+        return read_store(store)
+    except BadData:
+        if unit.release != STAMPS:
+            remove_folder(store)
+        raise
 
 
 def _links(context: RunContext, cut: CutResult, stored: str) -> Chain:

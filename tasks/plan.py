@@ -126,7 +126,7 @@ def store_is_current(context: RunContext, unit: Unit, made: Mapping[Unit, Done])
 
 
 ABANDONED_SECONDS = 3600.0
-"""Stamps may be written by runs of several catalogs: only what nobody touched for this long is nobody's."""
+"""A worker that lost its coordinator may still be writing files or stamps: only what nobody touched for this long is nobody's."""
 
 
 def sweep(context: RunContext, units: Iterable[Unit]) -> int:
@@ -135,4 +135,5 @@ def sweep(context: RunContext, units: Iterable[Unit]) -> int:
     listed = list(units)
     shards = {layout.shard(unit, context.name).parent for unit in listed}
     stores = {layout.stamps(unit, cut).parent for unit in listed}
-    return sum(sweep_asides(folder) for folder in shards) + sum(sweep_asides(folder, ABANDONED_SECONDS) for folder in stores)
+    bricks = {layout.brick_folder(unit).parent for unit in listed}
+    return sum(sweep_asides(folder) for folder in shards) + sum(sweep_asides(folder, ABANDONED_SECONDS) for folder in stores | bricks)

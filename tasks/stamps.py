@@ -20,11 +20,11 @@ from galpipe.stamps.cut import CutResult, outcomes_table
 from galpipe.stamps.external import ExternalSettings, read_stamps
 from galpipe.stamps.stampset import StampSet, concatenate
 from galpipe.stamps.store import read_store, store_files, store_fingerprint, write_store
-from galpipe.unit import NO_REGION, Receipt, Unit
+from galpipe.unit import NO_REGION, STAMPS, Receipt, Unit
 from tasks.chain import chain, files_fingerprint
 from tasks.context import RunContext
 
-RELEASE = "stamps"
+RELEASE = STAMPS
 HELD = 2000
 """Stamps held in memory before they are written."""
 
