@@ -9,7 +9,7 @@ demo: $(READY)
 	$(BIN)/galpipe demo --root demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
