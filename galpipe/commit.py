@@ -101,9 +101,9 @@ def replace_file(final: Path) -> Iterator[Path]:
     ResourceFailure
         If the operating system refuses the write (disk full, quota, permission).
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
     aside = _aside(final)
     try:
+        final.parent.mkdir(parents=True, exist_ok=True)
         yield aside
         _fsync_file(aside)
         fault_point("file.written")
@@ -113,7 +113,8 @@ def replace_file(final: Path) -> Iterator[Path]:
     except OSError as error:
         raise _full_disk(final, error) from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -129,9 +130,9 @@ def replace_folder(final: Path) -> Iterator[Path]:
     ResourceFailure
         If the operating system refuses the write (disk full, quota, permission); ``final`` is then what it was.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
     aside = _aside(final)
     try:
+        final.parent.mkdir(parents=True, exist_ok=True)
         aside.mkdir()
         yield aside
         for path in sorted(aside.rglob("*")):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from galpipe.code_version import code_version
@@ -15,6 +18,7 @@ from tasks.catalog import predict_unit, record_without_rows
 from tasks.context import RunContext
 from tasks.cut import cut_unit
 from tasks.fetch import fetch_unit
+from tests.flows.command import REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +69,42 @@ def test_a_failure_leaves_outcomes_that_name_it(context: RunContext) -> None:
     assert receipt.status == "error"
     record_without_rows(context, receipt)
     assert context.layout.outcomes(nowhere, "main").exists()
+
+
+LIMITED = """
+import json, resource, signal, sys
+from pathlib import Path
+from galpipe.code_version import code_version
+from galpipe.config import FetchSettings, Settings
+from galpipe.lvm.weights import model_hash, shipped_folder
+from galpipe.unit import Unit
+from tasks.catalog import predict_unit
+from tasks.context import RunContext
+from tasks.cut import cut_unit
+
+root, unit, most = Path(sys.argv[1]), Unit.parse(sys.argv[2]), int(sys.argv[3])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+settings = Settings(fetch=FetchSettings(bands=("g", "r", "z")))
+context = RunContext(root, "main", "run", settings, shipped_folder(), model_hash(shipped_folder()), code_version(), force=True)
+stage = {"cut": cut_unit, "catalog": predict_unit}[sys.argv[4]]
+print(stage(context, unit).status)
+"""
+
+
+@pytest.mark.parametrize(("stage", "most"), [("cut", 200_000), ("catalog", 20_000)])
+def test_a_disk_that_takes_no_more_leaves_the_earlier_product(context: RunContext, unit: Unit, stage: str, most: int) -> None:
+    """Files may not grow beyond ``most`` bytes, as on a disk that fills up while a product is written."""
+    layout, cut = context.layout, context.settings.cut.name
+    product = layout.stamps(unit, cut) if stage == "cut" else layout.shard(unit, "main")
+
+    def content() -> list[bytes]:
+        files = [product] if product.is_file() else sorted(path for path in product.rglob("*") if path.is_file())
+        return [path.read_bytes() for path in files]
+
+    before = content()
+    command = [sys.executable, "-c", LIMITED, str(context.root), str(unit), str(most), stage]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert done.stdout.strip() == "resource", done.stderr
+    assert content() == before
+    assert not list(product.parent.glob(".aside-*"))
