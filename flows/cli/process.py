@@ -190,7 +190,7 @@ def demo(root: Path, bricks: int, galaxies: int, as_json: bool) -> None:
 DEMO_QUERY = """
 SELECT count(*) AS galaxies, count(embedding) AS embeddings, sum(n_detections) AS detections,
        round(avg("smooth-or-featured_featured-or-disk_fraction"), 3) AS mean_featured,
-       round(median(lvm_half_light_radius), 2) AS median_radius_arcsec
+       round(median(lvm_half_light_radius)::DOUBLE, 2) AS median_radius_arcsec
 FROM galaxies
 """
 

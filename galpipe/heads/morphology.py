@@ -14,36 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from galpipe.columns import Column
+from galpipe.galaxyzoo import TREE, answers_leading_to
 from galpipe.heads.base import FloatArray, Head, Outputs, RawOutputs, Score, StampContext, Truth
 from galpipe.lvm.encoder import Features, ModelSettings, full_precision
 from galpipe.lvm.inputs import float_column
 
-QUESTIONS: dict[str, tuple[str, ...]] = {
-    "smooth-or-featured": ("smooth", "featured-or-disk", "artifact"),
-    "how-rounded": ("round", "in-between", "cigar-shaped"),
-    "disk-edge-on": ("yes", "no"),
-    "edge-on-bulge": ("boxy", "none", "rounded"),
-    "has-spiral-arms": ("yes", "no"),
-    "bar": ("strong", "weak", "no"),
-    "bulge-size": ("dominant", "large", "moderate", "small", "none"),
-    "spiral-winding": ("tight", "medium", "loose"),
-    "spiral-arm-count": ("1", "2", "3", "4", "more-than-4", "cant-tell"),
-    "merging": ("none", "minor-disturbance", "major-disturbance", "merger"),
-}
+QUESTIONS = TREE
 """Questions and answers, named as Galaxy Zoo publishes them."""
 
-ASKED_IF: dict[str, tuple[tuple[str, str], ...]] = {
-    "smooth-or-featured": (),
-    "how-rounded": (("smooth-or-featured", "smooth"),),
-    "disk-edge-on": (("smooth-or-featured", "featured-or-disk"),),
-    "edge-on-bulge": (("smooth-or-featured", "featured-or-disk"), ("disk-edge-on", "yes")),
-    "has-spiral-arms": (("smooth-or-featured", "featured-or-disk"), ("disk-edge-on", "no")),
-    "bar": (("smooth-or-featured", "featured-or-disk"), ("disk-edge-on", "no")),
-    "bulge-size": (("smooth-or-featured", "featured-or-disk"), ("disk-edge-on", "no")),
-    "spiral-winding": (("smooth-or-featured", "featured-or-disk"), ("disk-edge-on", "no"), ("has-spiral-arms", "yes")),
-    "spiral-arm-count": (("smooth-or-featured", "featured-or-disk"), ("disk-edge-on", "no"), ("has-spiral-arms", "yes")),
-    "merging": (),
-}
+ASKED_IF = {question: answers_leading_to(question) for question in QUESTIONS}
 """Answers that lead to a question; merging is asked unless the object is an artifact."""
 
 ANSWERS = tuple(f"{question}_{answer}" for question, answers in QUESTIONS.items() for answer in answers)

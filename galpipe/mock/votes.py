@@ -5,37 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from galpipe.galaxyzoo import PARENT, TREE
 from galpipe.mock.sky import Catalog
 
 Floats = NDArray[np.float64]
-
-TREE: dict[str, tuple[str, ...]] = {
-    "smooth-or-featured": ("smooth", "featured-or-disk", "artifact"),
-    "how-rounded": ("round", "in-between", "cigar-shaped"),
-    "disk-edge-on": ("yes", "no"),
-    "edge-on-bulge": ("boxy", "none", "rounded"),
-    "has-spiral-arms": ("yes", "no"),
-    "bar": ("strong", "weak", "no"),
-    "bulge-size": ("dominant", "large", "moderate", "small", "none"),
-    "spiral-winding": ("tight", "medium", "loose"),
-    "spiral-arm-count": ("1", "2", "3", "4", "more-than-4", "cant-tell"),
-    "merging": ("none", "minor-disturbance", "major-disturbance", "merger"),
-}
-"""Ten questions, 34 answers (reference section 9.2), in published order."""
-
-PARENT: dict[str, tuple[str, str] | None] = {
-    "smooth-or-featured": None,
-    "how-rounded": ("smooth-or-featured", "smooth"),
-    "disk-edge-on": ("smooth-or-featured", "featured-or-disk"),
-    "edge-on-bulge": ("disk-edge-on", "yes"),
-    "has-spiral-arms": ("disk-edge-on", "no"),
-    "bar": ("disk-edge-on", "no"),
-    "bulge-size": ("disk-edge-on", "no"),
-    "spiral-winding": ("has-spiral-arms", "yes"),
-    "spiral-arm-count": ("has-spiral-arms", "yes"),
-    "merging": ("smooth-or-featured", "not artifact"),
-}
-"""The answer after which a question is asked."""
 
 VOLUNTEERS = 40
 

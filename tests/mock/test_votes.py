@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from galpipe.galaxyzoo import PARENT, TREE
 from galpipe.mock.sky import brick_sky
 from galpipe.mock.spec import MockSpec
-from galpipe.mock.votes import PARENT, TREE, answer_chances, fraction_columns, vote
+from galpipe.mock.votes import answer_chances, fraction_columns, vote
 from galpipe.survey.bricks import brick_at
 
 
