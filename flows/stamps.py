@@ -8,19 +8,18 @@ from typing import Any
 
 from prefect import flow
 
-from catalogs.ledger import Ledger
 from flows.progress import ProgressBoard
-from flows.request import RunRequest
+from flows.request import OpenRun, RunRequest
 from flows.summary import Summary
 from galpipe.errors import ConfigurationError
 from galpipe.unit import Receipt, Unit
 from tasks.cluster import connect, peak_memory
-from tasks.context import RunContext
 from tasks.plan import store_is_current, sweep
 from tasks.publish import publish_catalog
 from tasks.report import with_report
 from tasks.stamps import RELEASE, expand, ingest
 from tasks.tile import predict_stores
+from tasks.workers import Arrivals
 
 
 @flow(name="stamps", retries=0, persist_result=False)
@@ -48,15 +47,18 @@ def stamps_flow(files: list[str], root: str = "galpipe-data", name: str = "main"
         context, ledger = run.context, run.ledger
         summary = Summary(context.run_id)
         started = time.monotonic()
-        _process(request, context, ledger, paths, summary)
+        _process(request, run, paths, summary)
         summary.seconds = time.monotonic() - started
+        summary.check()
         if request.publish:
             summary.publication = publish_catalog(context)
         result = summary.finish(context, ledger)
     return with_report(context, result) if request.report else result
 
 
-def _process(request: RunRequest, context: RunContext, ledger: Ledger, paths: list[Path], summary: Summary) -> None:
+def _process(request: RunRequest, run: OpenRun, paths: list[Path], summary: Summary) -> None:
+    context, ledger = run.context, run.ledger
+
     def on_receipt(receipt: Receipt) -> None:
         ledger.record([receipt], context.run_id, context.name)
         summary.add(receipt)
@@ -83,5 +85,5 @@ def _process(request: RunRequest, context: RunContext, ledger: Ledger, paths: li
             on_receipt(receipt)
             board.advance("catalog")
 
-        predict_stores(context, client, waiting, count)
+        predict_stores(context, Arrivals(client, run.stop), waiting, count)
         summary.peak_memory = peak_memory(client)

@@ -46,7 +46,6 @@ class Summary:
     def add(self, receipt: Receipt) -> None:
         """Count one receipt."""
         self.stages.setdefault(receipt.stage, Counter())[receipt.status] += 1
-        self.totals[f"seconds_{receipt.stage}"] += round(receipt.seconds)
         if receipt.stage == "fetch":
             self.totals["bytes"] += receipt.counts.get("bytes", 0)
         if receipt.stage == "catalog" and receipt.status == "done":
@@ -63,8 +62,8 @@ class Summary:
         for brick in bricks:
             self.absent.append({"unit": f"{release}/{brick}", "file": "", "kind": "absent", "reason": f"{brick}: not in the release"})
 
-    def finish(self, context: RunContext, ledger: Ledger) -> dict[str, Any]:
-        """Close the run in the ledger and write ``summary.json``.
+    def check(self) -> None:
+        """Compare what came in with what went out, before anything is published.
 
         Raises
         ------
@@ -74,6 +73,9 @@ class Summary:
         ended = self.totals["predicted"] + self.totals["filtered"] + self.totals["failed"]
         if ended != self.totals["sources"]:
             raise RuntimeError(f"{self.totals['sources']} sources came in, {ended} outcomes went out")
+
+    def finish(self, context: RunContext, ledger: Ledger) -> dict[str, Any]:
+        """Close the run in the ledger and write ``summary.json``."""
         result = self.as_dict()
         note_run(context, self.made)
         ledger.end_run(self.run_id, result["status"])

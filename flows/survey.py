@@ -81,6 +81,7 @@ def survey(
         if units:
             sweep(context, units)
             _process(request, run, (source, units), summary)
+        summary.check()
         if request.publish:
             summary.publication = publish_catalog(context)
         result = summary.finish(context, ledger)

@@ -24,10 +24,6 @@ class Chain:
     infer: str
     catalog: str
 
-    def as_meta(self) -> dict[str, str]:
-        """Under the names that shard footers use."""
-        return {f"fingerprint_{stage}": value for stage, value in asdict(self).items()}
-
 
 def fetch_fingerprint(files: BrickFiles) -> str:
     """`files_fingerprint` of fetched files."""

@@ -75,8 +75,8 @@ def guarded(unit: Unit, stage: str, work: Callable[[], Receipt]) -> Receipt:
         status = STATUS_OF_KIND.get(error.kind, "error")
         receipt = Receipt(unit, stage, status, file=error.file, reason=str(error))
     except MemoryError as error:
-        receipt = Receipt(unit, stage, "resource", reason=f"out of memory: {error}")
+        receipt = Receipt(unit, stage, "resource", reason=f"{unit}: out of memory: {error}")
     except Exception as error:
         # a bug in one brick must not end a release; the ledger names it and the exit status shows it
-        receipt = Receipt(unit, stage, "error", reason=f"{type(error).__name__}: {error}")
+        receipt = Receipt(unit, stage, "error", reason=f"{unit}: {type(error).__name__}: {error}")
     return replace(receipt, seconds=round(time.monotonic() - started, 3))

@@ -17,7 +17,6 @@ from typing import Any
 from distributed import Client
 
 from galpipe.commit import remove_folder
-from galpipe.errors import ResourceFailure
 from galpipe.survey.releases import Release
 from galpipe.survey.remote import Limiter
 from galpipe.unit import Receipt, Unit
@@ -110,8 +109,6 @@ class _Pipeline:
         """
         self.fetch_next()
         while self.in_flight:
-            if self.engine.stop.is_set():
-                raise ResourceFailure("the run to go on", "it was stopped: the lease was lost or another tile failed")
             try:
                 self.handle(self.arrivals.get())
             except queue.Empty:
@@ -144,7 +141,7 @@ def process_units(engine: Engine, units: Sequence[Unit]) -> list[Receipt]:
     """
     pool = ThreadPoolExecutor(engine.context.settings.fetch.connections, thread_name_prefix="fetch")
     try:
-        return _Pipeline(engine, deque(units), pool, Arrivals(engine.client)).run()
+        return _Pipeline(engine, deque(units), pool, Arrivals(engine.client, engine.stop)).run()
     except BaseException:
         engine.stop.set()
         raise
@@ -152,25 +149,26 @@ def process_units(engine: Engine, units: Sequence[Unit]) -> list[Receipt]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def predict_stores(context: RunContext, client: Client, units: Sequence[Unit], on_receipt: Callable[[Receipt], None]) -> None:
+def predict_stores(context: RunContext, arrivals: Arrivals, units: Sequence[Unit], on_receipt: Callable[[Receipt], None]) -> None:
     """Predict units whose stores are already there, two per worker in flight.
 
     Parameters
     ----------
     context : RunContext
-    client : distributed.Client
+    arrivals : Arrivals
+        Of the cluster to use.
     units : sequence of Unit
     on_receipt : callable
         Called with each receipt.
 
     Raises
     ------
-    RemoteFailure
-        If the cluster is gone.
+    RemoteFailure, ResourceFailure
+        If the cluster is gone or the run was stopped.
     """
-    waiting, arrivals, in_flight = deque(units), Arrivals(client), 0
+    waiting, in_flight = deque(units), 0
     while waiting or in_flight:
-        while waiting and in_flight < 2 * worker_count(client):
+        while waiting and in_flight < 2 * arrivals.workers:
             arrivals.submit(predict_unit, context, waiting.popleft(), "catalog")
             in_flight += 1
         try:

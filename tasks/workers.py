@@ -7,10 +7,11 @@ import time
 from asyncio import CancelledError as AsyncCancelled
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from threading import Event
 
 from distributed import Client, Future
 
-from galpipe.errors import RemoteFailure
+from galpipe.errors import RemoteFailure, ResourceFailure
 from galpipe.unit import Receipt, Unit
 from tasks.context import RunContext
 
@@ -40,12 +41,19 @@ class Arrivals:
     Parameters
     ----------
     client : distributed.Client
+    stop : threading.Event
+        Set when the run must not go on, from outside or by another tile.
     """
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, client: Client, stop: Event) -> None:
+        self._client, self._stop = client, stop
         self._events: queue.SimpleQueue[Receipt | RemoteFailure] = queue.SimpleQueue()
         self._alone_since: float | None = None
+
+    @property
+    def workers(self) -> int:
+        """Workers that are there now, at least one."""
+        return worker_count(self._client)
 
     def put(self, receipt: Receipt) -> None:
         """A receipt that was made in this process."""
@@ -66,7 +74,11 @@ class Arrivals:
             If none came for `POLL_SECONDS` but somebody is at work.
         RemoteFailure
             If the scheduler is gone, or no worker has been there for `NO_WORKER_SECONDS`.
+        ResourceFailure
+            If the run was stopped.
         """
+        if self._stop.is_set():
+            raise ResourceFailure("the run to go on", "it was stopped: the lease was lost or another tile failed")
         try:
             found = self._events.get(timeout=POLL_SECONDS)
         except queue.Empty:

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
 import tasks.workers
 from galpipe.config import Settings
-from galpipe.errors import RemoteFailure
+from galpipe.errors import RemoteFailure, ResourceFailure
 from galpipe.unit import Receipt, Unit
 from tasks.context import RunContext
 from tasks.workers import Arrivals, outcome_of
@@ -76,7 +77,7 @@ def test_a_brick_that_kills_its_worker_is_its_own_failure() -> None:
 
 
 def test_cancelled_work_means_that_the_cluster_is_gone() -> None:
-    arrivals = Arrivals(FakeClient(CancelledError("lost")))
+    arrivals = Arrivals(FakeClient(CancelledError("lost")), Event())
     arrivals.submit(lambda context, unit: Receipt(unit, "cut", "done"), CONTEXT, UNIT, "cut")
     with pytest.raises(RemoteFailure, match="a Dask scheduler that keeps its work"):
         arrivals.get()
@@ -84,7 +85,7 @@ def test_cancelled_work_means_that_the_cluster_is_gone() -> None:
 
 def test_only_prediction_asks_for_the_gpu_resource() -> None:
     client = FakeClient(Receipt(UNIT, "cut", "done"))
-    arrivals = Arrivals(client)
+    arrivals = Arrivals(client, Event())
     for stage in ("cut", "catalog"):
         arrivals.submit(lambda context, unit: Receipt(unit, "cut", "done"), CONTEXT, UNIT, stage)
     assert client.asked == [None, {"GPU": 1}]
@@ -92,7 +93,7 @@ def test_only_prediction_asks_for_the_gpu_resource() -> None:
 
 @pytest.mark.usefixtures("_impatient")
 def test_waiting_goes_on_while_somebody_is_at_work() -> None:
-    arrivals = Arrivals(FakeClient(workers=1))
+    arrivals = Arrivals(FakeClient(workers=1), Event())
     for _ in range(10):
         with pytest.raises(queue.Empty):
             arrivals.get()
@@ -100,7 +101,7 @@ def test_waiting_goes_on_while_somebody_is_at_work() -> None:
 
 @pytest.mark.usefixtures("_impatient")
 def test_waiting_ends_when_every_worker_has_gone() -> None:
-    arrivals = Arrivals(FakeClient(workers=0))
+    arrivals = Arrivals(FakeClient(workers=0), Event())
     with pytest.raises(RemoteFailure, match="a Dask worker with the resource GPU"):
         for _ in range(100):
             with suppress(queue.Empty):
@@ -112,4 +113,14 @@ def test_waiting_ends_when_the_connection_is_closed() -> None:
     client = FakeClient()
     client.status = "closed"
     with pytest.raises(RemoteFailure, match="a connection that is closed"):
-        Arrivals(client).get()
+        Arrivals(client, Event()).get()
+
+
+def test_a_stopped_run_takes_no_more_receipts() -> None:
+    stop = Event()
+    arrivals = Arrivals(FakeClient(), stop)
+    arrivals.put(Receipt(UNIT, "fetch", "done"))
+    assert arrivals.get().stage == "fetch"
+    stop.set()
+    with pytest.raises(ResourceFailure, match="it was stopped"):
+        arrivals.get()
