@@ -17,8 +17,8 @@ LIMITS = """\
 - Magnitudes are dereddened, because the pixels are.
 - Restored images are for the eye: sharpened to 0.85 of the stamp's own PSF (FWHM, per band); no flux may be measured on them.
 - Pictures (JPEG route) reach the model by an approximate inverse of the survey's stretch; predictions on them are not supported.
-- Trained in pieces from checkpoints. Another run of `galpipe train` with these settings agrees in the scores, not bit by bit: sums
-  depend on the number of threads and on the processor.
+- `galpipe train` with the code and settings above gives the same weights bit by bit on the same kind of processor and with the same
+  real stamps; elsewhere it agrees in the scores, because sums depend on the processor.
 - Vote-fraction intervals and sigmas are the model's own; the coverage among the scores is their only test.
 """
 
@@ -41,12 +41,12 @@ def card_text(card: dict[str, Any], settings: ModelSettings) -> str:
         "",
         "## Training",
         "",
-        f"- Data: {training['stamps']} mock stamps of {len(training['training_bricks'])} mock bricks (DR9 and DR10 layout, north and"
-        f" south), seeds {own['sky_seed']} to {own['sky_seed'] + own['bricks'] - 1}.",
+        f"- Data: {training['stamps']} mock stamps of {len(training['training_bricks'])} mock bricks (mock sky {training['sky_version']},"
+        f" DR9 and DR10 layout, north and south), seeds {own['sky_seed']} to {own['sky_seed'] + own['bricks'] - 1}.",
         f"- Pre-training: masked reconstruction, {own['pretrain_steps']} steps of {own['batch']} stamps, on the mock stamps and"
         f" {training['real_stamps']} real ones (pixels only; mostly pictures by the JPEG route).",
         f"- Multi-task training: {own['finetune_steps']} and {own['polish_steps']} steps of {own['batch']} stamps, seed {own['seed']}.",
-        f"- Time: {training['seconds'] / 60:.0f} minutes, {own['threads']} thread(s).",
+        f"- Time: {training['seconds'] / 60:.0f} minutes, {own['threads']} thread(s), {training['processor']}, code {training['code']}.",
         "",
         "## Scores on held-out mock bricks",
         "",

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from galpipe.code_version import code_version
 from galpipe.lvm.card import card_text
 from galpipe.lvm.encoder import ModelSettings
 from galpipe.lvm.evaluate import evaluate
@@ -19,6 +20,7 @@ from galpipe.lvm.pack import Pack, concatenate, read_pack, write_pack
 from galpipe.lvm.predict import Predictor
 from galpipe.lvm.pretrain import pretrain
 from galpipe.lvm.weights import load_model, save_model
+from galpipe.mock.spec import SKY_VERSION
 
 HELD_SEED_OFFSET = 8000
 """Held-out bricks have seeds this far from the training bricks', and so other places and skies."""
@@ -47,7 +49,7 @@ class TrainSettings:
     """
 
     name: str = "mini"
-    version: str = "1"
+    version: str = "2"
     seed: int = 1
     sky_seed: int = 1001
     bricks: int = 14
@@ -113,6 +115,9 @@ def train_model(settings: TrainSettings, work: Path, out: Path, real: Path | Non
         "training_bricks": [path.name for path in training],
         "held_bricks": [path.name for path in held],
         "history": history,
+        "code": code_version(),
+        "sky_version": SKY_VERSION,
+        "processor": torch.backends.cpu.get_cpu_capability(),
     }
     return finish(settings, model, (pack, held), facts, out)
 

@@ -8,6 +8,9 @@ from pathlib import Path
 from galpipe.errors import ConfigurationError
 from galpipe.survey.bricks import Brick, brick, brick_at
 
+SKY_VERSION = 1
+"""Raised by hand when the same spec draws another sky: weights say which one they were trained on."""
+
 ALL_BANDS = ("g", "r", "i", "z")
 """Order of every per-band vector inside the mock; a release shows a subset of it."""
 

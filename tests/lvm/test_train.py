@@ -74,6 +74,7 @@ def test_every_head_is_scored_beside_a_constant(pack: Pack) -> None:
     assert set(scores) == set(TINY.heads)
     assert all(part and all(item["count"] >= 0 for item in part) for part in scores.values())
     training = {"stamps": 8, "training_bricks": ["a"], "real_stamps": 0, "seconds": 60.0}
+    training |= {"code": "1", "sky_version": 1, "processor": "AVX2"}
     training["settings"] = {
         "sky_seed": 1,
         "bricks": 1,
