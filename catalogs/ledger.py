@@ -206,6 +206,24 @@ class Ledger:
         with self._engine.connect() as connection:
             return {Unit(*row[:3]): Done(*row[3:]) for row in connection.execute(wanted)}
 
+    def states(self, stage: str, name: str = "", release: str = "") -> Iterator[tuple[str, str, str, str, str]]:
+        """Release, region, brick, status and fingerprint of every unit at a stage, row by row: `done` for a whole release.
+
+        Parameters
+        ----------
+        stage, name : str
+        release : str
+            Only this release; empty for all.
+        """
+        table = UNITS.c
+        wanted = sa.select(table.release, table.region, table.brick, table.status, table.fingerprint)
+        wanted = wanted.where(table.stage == stage, table.name == _name(stage, name))
+        if release:
+            wanted = wanted.where(table.release == release)
+        with self._engine.connect() as connection:
+            for part in connection.execution_options(yield_per=10_000).execute(wanted).partitions():
+                yield from part  # type: ignore[misc]
+
     def summary(self, name: str) -> list[dict[str, Any]]:
         """Bricks and rows by stage, release, region and status, of a catalog and of the shared stages."""
         table = UNITS.c

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 ALGORITHM_VERSIONS = {"fetch": 1, "cut": 2, "infer": 1, "catalog": 1, "publish": 1}
 """Raised by hand when a stage's code changes what it writes."""
+
+_HOLE = "\x00hole"
 
 
 def fingerprint(stage: str, inputs: Mapping[str, Any]) -> str:
@@ -27,9 +29,40 @@ def fingerprint(stage: str, inputs: Mapping[str, Any]) -> str:
     str
         32 hexadecimal digits.
     """
+    return hashlib.sha256(_text(stage, inputs).encode()).hexdigest()[:32]
+
+
+def with_hole(stage: str, inputs: Mapping[str, Any], hole: str) -> Callable[[str], str]:
+    """`fingerprint` of inputs in which one text is still open: what all bricks of a run share is written down once.
+
+    Parameters
+    ----------
+    stage : str
+        A key of `ALGORITHM_VERSIONS`.
+    inputs : mapping
+        The other inputs.
+    hole : str
+        Key of the open one.
+
+    Returns
+    -------
+    callable
+        ``with_hole(stage, rest, hole)(value) == fingerprint(stage, {**rest, hole: value})``.
+    """
+    before, after = _text(stage, {**inputs, hole: _HOLE}).split(json.dumps(_HOLE))
+    start = hashlib.sha256(before.encode())
+
+    def complete(value: str) -> str:
+        digest = start.copy()
+        digest.update((json.dumps(value) + after).encode())
+        return digest.hexdigest()[:32]
+
+    return complete
+
+
+def _text(stage: str, inputs: Mapping[str, Any]) -> str:
     body = {"stage": stage, "algorithm_version": ALGORITHM_VERSIONS[stage], "inputs": inputs}
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def files_fingerprint(checksums: Mapping[str, str], absent: Iterable[str]) -> str:

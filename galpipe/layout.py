@@ -41,7 +41,15 @@ class Layout:
 
     def shard(self, unit: Unit, name: str) -> Path:
         """The Parquet shard of a brick."""
-        return self.catalog(name) / unit.release / unit.region / unit.brick[:3] / f"{unit.brick}.parquet"
+        return self.shard_group(unit, name) / self.shard_file(unit)
+
+    def shard_group(self, unit: Unit, name: str) -> Path:
+        """Folder of the shards of 0.1 deg in RA: of every unit with the same release, region and ``brick[:3]``."""
+        return self.catalog(name) / unit.release / unit.region / unit.brick[:3]
+
+    def shard_file(self, unit: Unit) -> str:
+        """Name of a brick's shard in its folder."""
+        return f"{unit.brick}.parquet"
 
     def outcomes(self, unit: Unit, name: str) -> Path:
         """What became of every source of a brick."""

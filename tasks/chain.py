@@ -5,14 +5,15 @@ files' sha256 ─▶ fetch ─▶ + cut and selection settings ─▶ cut ─▶
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from catalogs.schema import SCHEMA_VERSION
-from galpipe.fingerprint import files_fingerprint, fingerprint
+from galpipe.fingerprint import files_fingerprint, fingerprint, with_hole
 from galpipe.survey.files import BrickFiles
 from tasks.context import RunContext
 
-__all__ = ["Chain", "binding_hash", "chain", "fetch_fingerprint", "files_fingerprint"]
+__all__ = ["Chain", "binding_hash", "chain", "chains", "fetch_fingerprint", "files_fingerprint"]
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,22 @@ def chain(fetch: str, context: RunContext) -> Chain:
         Fingerprint of the fetched files.
     context : RunContext
     """
+    return chains(context)(fetch)
+
+
+def chains(context: RunContext) -> Callable[[str], Chain]:
+    """`chain` for many units: a whole release is compared with its ledger in seconds."""
     settings = context.settings
-    cut = fingerprint("cut", {"fetch": fetch, "cut": asdict(settings.cut), "selection": settings.selection.identity()})
-    infer = fingerprint("infer", {"cut": cut, "model": context.model_hash, "infer": {"batch": settings.infer.batch}})
-    return Chain(fetch, cut, infer, fingerprint("catalog", {"infer": infer, "schema": SCHEMA_VERSION}))
+    cut = with_hole("cut", {"cut": asdict(settings.cut), "selection": settings.selection.identity()}, "fetch")
+    infer = with_hole("infer", {"model": context.model_hash, "infer": {"batch": settings.infer.batch}}, "cut")
+    catalog = with_hole("catalog", {"schema": SCHEMA_VERSION}, "infer")
+
+    def complete(fetch: str) -> Chain:
+        cut_from = cut(fetch)
+        infer_from = infer(cut_from)
+        return Chain(fetch, cut_from, infer_from, catalog(infer_from))
+
+    return complete
 
 
 def binding_hash(context: RunContext) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import astropy.units as u
 from astropy.coordinates import Latitude, Longitude
@@ -15,13 +16,14 @@ from catalogs.provenance import read_inputs
 from catalogs.shard import read_shard_meta
 from galpipe.commit import sweep_asides
 from galpipe.fingerprint import files_fingerprint
+from galpipe.layout import Layout
 from galpipe.stamps.store import store_summary
 from galpipe.survey.bricks import brick_by_name
 from galpipe.survey.files import BrickFiles, FileRecord, load_brick_files
 from galpipe.survey.releases import Release
 from galpipe.survey.remote import ask_again, changed_remotely
 from galpipe.unit import Unit
-from tasks.chain import chain
+from tasks.chain import chain, chains
 from tasks.context import RunContext
 
 TILE_ORDER = 4
@@ -43,20 +45,42 @@ def pending(context: RunContext, ledger: Ledger, units: Sequence[Unit]) -> list[
     if context.force:
         return list(units)
     releases = {unit.release for unit in units}
-    release = releases.pop() if len(releases) == 1 else ""
-    fetched, cut, made = (ledger.done(name, context.name, release) for name in ("fetch", "cut", "catalog"))
+    states = partial(_states, ledger, context.name, releases.pop() if len(releases) == 1 else "")
+    fetched = {key: fingerprint for key, status, fingerprint in states("fetch") if status == "done"}
+    empty = {key: fingerprint for key, status, fingerprint in states("cut") if status == "no_work"}
+    made = {key: fingerprint for key, status, fingerprint in states("catalog") if status == "done"}
+    links_of, shards = chains(context), _Shards(context.layout, context.name)
 
     def up_to_date(unit: Unit) -> bool:
-        files, stamps, shard = fetched.get(unit), cut.get(unit), made.get(unit)
-        if files is None or files.status != "done":
+        key = (unit.release, unit.region, unit.brick)
+        if key not in fetched:
             return False
-        links = chain(files.fingerprint, context)
-        if stamps is not None and stamps.status == "no_work":
-            return stamps.fingerprint == links.cut
-        done = shard is not None and shard.status == "done" and shard.fingerprint == links.catalog
-        return done and context.layout.shard(unit, context.name).exists()
+        links = links_of(fetched[key])
+        if key in empty:
+            return empty[key] == links.cut
+        return made.get(key) == links.catalog and shards.has(unit)
 
     return [unit for unit in units if not up_to_date(unit)]
+
+
+def _states(ledger: Ledger, name: str, release: str, stage: str) -> Iterator[tuple[tuple[str, str, str], str, str]]:
+    for row in ledger.states(stage, name, release):
+        yield row[:3], row[3], row[4]
+
+
+class _Shards:
+    """Which shards are there, asked folder by folder: a release has 366,898 of them in 3,600 folders."""
+
+    def __init__(self, layout: Layout, name: str) -> None:
+        self._layout, self._name = layout, name
+        self._found: dict[tuple[str, str, str], frozenset[str]] = {}
+
+    def has(self, unit: Unit) -> bool:
+        group = (unit.release, unit.region, unit.brick[:3])
+        if group not in self._found:
+            folder = self._layout.shard_group(unit, self._name)
+            self._found[group] = frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
+        return self._layout.shard_file(unit) in self._found[group]
 
 
 def changed_at_source(context: RunContext, release: Release, units: Iterable[Unit]) -> list[Unit]:

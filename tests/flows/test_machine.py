@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from flows import machine
 from flows.bench.cut import sections, whole_bands
 from flows.bench.figures import BENCHES, Size, in_turns, measure
+from flows.bench.planning import CHANGED, fill, plan_once
 from flows.cli.machine import bench, doctor
 from galpipe.config import ClusterSettings, InferSettings, Settings
 from galpipe.errors import ConfigurationError
@@ -155,7 +156,7 @@ def test_doctor_ends_with_the_status_it_found(tmp_path: Path, model_folder: Path
 
 def test_bench_lists_and_refuses() -> None:
     listed = CliRunner().invoke(bench, ["--json"])
-    assert set(json.loads(listed.stdout)["benches"]) == set(BENCHES) == {"heads", "cut", "overhead"}
+    assert set(json.loads(listed.stdout)["benches"]) == set(BENCHES) == {"heads", "cut", "overhead", "planning"}
     assert CliRunner().invoke(bench, ["speed", "--json"]).exit_code == 2
     with pytest.raises(ConfigurationError, match="at least one stamp"):
         Size(0, 1)
@@ -171,6 +172,12 @@ def test_heads_bench_gives_a_ratio_above_one_half() -> None:
     result = measure("heads", Size(1, 1))
     figures = {item["name"]: item["value"] for item in result["figures"]}
     assert figures["heads_over_encoder"] > 0.5 and figures["whole_rate"] > 0
+
+
+def test_planning_bench_finds_the_bricks_that_changed_among_those_done(tmp_path: Path) -> None:
+    assert fill(tmp_path, 700) == 700
+    *_, peak, to_do = plan_once(tmp_path)
+    assert to_do == CHANGED and peak > 0
 
 
 @pytest.fixture(scope="module")
