@@ -111,9 +111,17 @@ def connect(context: RunContext) -> Iterator[Client]:
             _check(client, context)
             yield client
         finally:
+            if cluster is not None:
+                # on a busy machine a heartbeat may still be under way when the scheduler goes: not a failure, a screenful of traceback
+                client.run(_hush, on_error="ignore")
             client.close()
             if cluster is not None:
                 cluster.close(timeout=10)
+
+
+def _hush() -> None:
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
 
 
 def _check(client: Client, context: RunContext) -> None:
