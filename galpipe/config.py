@@ -18,6 +18,9 @@ from galpipe.idlist import ids_hash, read_ids
 SURVEY_PIXSCALE = 0.262
 """Arcsec per pixel of the survey's coadds."""
 
+STAMP_SIZE = 152
+"""Pixels on a side of a stamp (science.md section 3)."""
+
 SOFTENING = {"g": 0.004, "r": 0.007, "i": 0.013, "z": 0.02}
 """s_b of y = asinh(flux / s_b), nanomaggies per pixel: near the sky noise of a typical brick (science.md section 3)."""
 
@@ -110,7 +113,7 @@ class CutSettings:
 
     bands: tuple[str, ...] = ("g", "r", "z")
     """Bands a stamp may have, in the order of the stamp's first axis; an absent band is all masked."""
-    size: int = 152
+    size: int = STAMP_SIZE
     """Pixels on a side; the source's nearest pixel is ``[size // 2, size // 2]``."""
     pixscale: float = SURVEY_PIXSCALE
     """Arcsec per pixel."""
