@@ -18,7 +18,17 @@ from galpipe.lvm.encoder import ModelSettings
 from galpipe.lvm.folder import CARD_FILE, FORMAT, TEXT_FILE, WEIGHTS_FILE, model_hash, read_card, shipped_folder
 from galpipe.lvm.model import GalaxyModel
 
-__all__ = ["CARD_FILE", "LoadedModel", "load_model", "model_hash", "read_card", "save_model", "shipped_folder"]
+__all__ = [
+    "CARD_FILE",
+    "TEXT_FILE",
+    "WEIGHTS_FILE",
+    "LoadedModel",
+    "load_model",
+    "model_hash",
+    "read_card",
+    "save_model",
+    "shipped_folder",
+]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -90,13 +91,10 @@ class S3Source:
             If the service fails after all retries or refuses.
         """
 
-        def once(client: Any) -> bytes | None:
-            with _absent_as_none():
-                content: bytes = client.get_object(**self._key(path))["Body"].read()
-                return content
-            return None
+        def content(client: Any) -> bytes:
+            return bytes(client.get_object(**self._key(path))["Body"].read())
 
-        return self._ask(path, once)
+        return self._ask(path, lambda client: _unless_absent(lambda: content(client)))
 
     def list_names(self, folder: str) -> list[str] | None:
         """Names under a prefix, folders with a ``/`` at the end; None if nothing is there or the bucket is not listed."""
@@ -127,14 +125,12 @@ class S3Source:
     def state(self, path: str) -> RemoteState | None:
         """Size and validators of a file, or None if it is absent or the service does not say."""
 
-        def once(client: Any) -> RemoteState | None:
-            # a HEAD has no body to say why; 403 is what a missing file gives where listing is refused
-            with _absent_as_none("403"):
-                told = client.head_object(**self._key(path))
-                return RemoteState(int(told["ContentLength"]), *_validators(told))
-            return None
+        def told(client: Any) -> RemoteState:
+            answer = client.head_object(**self._key(path))
+            return RemoteState(int(answer["ContentLength"]), *_validators(answer))
 
-        return self._ask(path, once)
+        # a HEAD has no body to say why; 403 is what a missing file gives where listing is refused
+        return self._ask(path, lambda client: _unless_absent(lambda: told(client), "403"))
 
     def download(self, path: str, part: Path, settings: FetchSettings, limiter: Limiter) -> Downloaded | None:
         """Bring a file to ``part``, continuing what already lies there if it is of the same version; None if there is no such file.
@@ -159,16 +155,7 @@ class S3Source:
         resume = have > 0 and bool(known.etag) and known.url == url
         extra = {"Range": f"bytes={have}-", "IfMatch": known.etag} if resume else {}
         try:
-            with _absent_as_none():
-                answer = client.get_object(**self._key(path), **extra)
-                start = have if resume else 0
-                done = store(answer["Body"].iter_chunks(BLOCK), part, start, Validator(*_validators(answer), url))
-                total = start + int(answer["ContentLength"])
-                if done.bytes != total:
-                    forget(part)
-                    raise TryAgain(f"{done.bytes} bytes of {total}")
-                return done
-            return None
+            answer = _unless_absent(lambda: client.get_object(**self._key(path), **extra))
         except ClientError as error:
             if not resume or _code(error) not in ("PreconditionFailed", "InvalidRange", "412", "416"):
                 raise
@@ -178,6 +165,14 @@ class S3Source:
                 return store(iter(()), part, have, known)
             forget(part)
             raise TryAgain(f"{_code(error)}: another version than the {have} bytes that are here") from error
+        if answer is None:
+            return None
+        start = have if resume else 0
+        done = store(answer["Body"].iter_chunks(BLOCK), part, start, Validator(*_validators(answer), url))
+        if done.bytes != start + int(answer["ContentLength"]):
+            forget(part)
+            raise TryAgain(f"{done.bytes} bytes of {start + int(answer['ContentLength'])}")
+        return done
 
 
 def _code(error: ClientError) -> str:
@@ -190,17 +185,21 @@ def _status(error: ClientError) -> int:
 
 def _validators(answer: dict[str, Any]) -> tuple[str, str]:
     """ETag and Last-Modified of an answer, as a web server writes them."""
-    return answer.get("ETag", ""), format_datetime(answer["LastModified"], usegmt=True) if "LastModified" in answer else ""
+    return answer.get("ETag", ""), _http_date(answer.get("LastModified"))
 
 
-@contextmanager
-def _absent_as_none(*also: str) -> Iterator[None]:
-    """Leave the block where the service says that there is no such file."""
+def _http_date(when: datetime | None) -> str:
+    return "" if when is None else format_datetime(when.astimezone(UTC), usegmt=True)
+
+
+def _unless_absent(call: Callable[[], T], *also: str) -> T | None:
+    """What a call returns; None where the service says that there is no such file."""
     try:
-        yield
+        return call()
     except ClientError as error:
-        if _code(error) not in (*_ABSENT, *also):
-            raise
+        if _code(error) in (*_ABSENT, *also):
+            return None
+        raise
 
 
 @contextmanager
