@@ -6,9 +6,8 @@ from typing import Any
 
 from catalogs.ledger import has_ledger, ledger_of
 from flows.request import RunRequest
-from galpipe.config import SURVEY_PIXSCALE
+from galpipe.config import STAMP_SIZE, SURVEY_PIXSCALE
 from galpipe.errors import ConfigurationError
-from galpipe.lvm.inputs import STAMP_SIZE
 from galpipe.survey.plan import Plan, make_plan
 from galpipe.survey.releases import Release, open_release
 from tasks.plan import changed_at_source, pending
@@ -26,7 +25,7 @@ def plan_of(request: RunRequest) -> tuple[Release, Plan]:
     if (cut.size, cut.pixscale) != (STAMP_SIZE, SURVEY_PIXSCALE):
         raise ConfigurationError(f"cut.size {STAMP_SIZE} and cut.pixscale {SURVEY_PIXSCALE} for bricks", f"{cut.size} and {cut.pixscale}")
     release = open_release(request.release, request.alias, request.settings.fetch)
-    return release, make_plan(release, request.region, request.settings.fetch)
+    return release, make_plan(release, request.region, request.fetch_settings)
 
 
 def dry_run(request: RunRequest) -> dict[str, Any]:
@@ -45,5 +44,6 @@ def dry_run(request: RunRequest) -> dict[str, Any]:
         "bytes": plan.bytes_estimate,
         "bands": {region: list(bands) for region, bands in plan.bands.items()},
         "missing": list(plan.missing),
+        "notes": list(plan.notes),
         "failures": [],
     }

@@ -21,10 +21,10 @@ from catalogs.lease import Lease
 from catalogs.ledger import Ledger, ledger_of
 from galpipe.code_version import code_version
 from galpipe.commit import write_bytes
-from galpipe.config import Settings, settings_from
+from galpipe.config import FetchSettings, Settings, settings_from
 from galpipe.errors import ConfigurationError, ResourceFailure
+from galpipe.lvm.folder import model_hash
 from galpipe.lvm.registry import model_folder
-from galpipe.lvm.weights import model_hash
 from tasks.context import RunContext
 
 KEEP = ("bricks", "stamps")
@@ -122,13 +122,16 @@ class RunRequest:
         if unknown:
             raise ConfigurationError(f"--keep with {KEEP}", repr(unknown))
 
+    @property
+    def fetch_settings(self) -> FetchSettings:
+        """What is fetched: the bands of a stamp, unless others are named; one that the release lacks is recorded as absent."""
+        fetch = self.settings.fetch
+        return fetch if fetch.bands else replace(fetch, bands=self.settings.cut.bands)
+
     def context(self, run_id: str) -> RunContext:
         """The run's fixed facts."""
         keep = self.keep if self.keep is not None else (() if self.region == "all" else KEEP)
-        settings = self.settings
-        if not settings.fetch.bands:
-            # the bands of a stamp are those that are fetched; one that the release lacks is recorded as absent
-            settings = replace(settings, fetch=replace(settings.fetch, bands=settings.cut.bands))
+        settings = replace(self.settings, fetch=self.fetch_settings)
         folder = model_folder(self.settings.infer.model, self.root / "models")
         return RunContext(
             root=self.root,

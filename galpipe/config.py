@@ -18,6 +18,9 @@ from galpipe.idlist import ids_hash, read_ids
 SURVEY_PIXSCALE = 0.262
 """Arcsec per pixel of the survey's coadds."""
 
+STAMP_SIZE = 152
+"""Pixels on a side of a stamp (science.md section 3)."""
+
 SOFTENING = {"g": 0.004, "r": 0.007, "i": 0.013, "z": 0.02}
 """s_b of y = asinh(flux / s_b), nanomaggies per pixel: near the sky noise of a typical brick (science.md section 3)."""
 
@@ -68,8 +71,8 @@ def _check_bands(key: str, bands: tuple[str, ...], known: tuple[str, ...], *, ma
 PRODUCTS = ("image", "invvar", "nexp", "psfsize", "depth", "galdepth", "chi2", "model", "blobmodel")
 """Per-band coadds that a release may have."""
 
-BANDS = ("u", "g", "r", "i", "z", "Y")
-"""Bands that a release may have coadds in."""
+_BAND = re.compile(r"[A-Za-z][A-Za-z0-9]*")
+"""A band as it stands in file names; which ones there are is for the release to say."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ class FetchSettings:
     """Seconds without a byte until a request counts as stalled."""
     back_off: float = 1.0
     """Seconds before the first retry; doubles each time."""
+    credentials: str = "auto"
+    """For S3: ``auto`` signs with what boto3 finds and reads anonymously where it finds nothing; ``none`` never signs."""
 
     def __post_init__(self) -> None:
         _check_types("fetch", self)
@@ -96,7 +101,10 @@ class FetchSettings:
         _check_range("fetch.timeout", self.timeout, 0.1, 3600)
         _check_range("fetch.back_off", self.back_off, 0, 3600)
         _check_bands("fetch.products", self.products, PRODUCTS, may_be_empty=False)
-        _check_bands("fetch.bands", self.bands, BANDS, may_be_empty=True)
+        if len(set(self.bands)) != len(self.bands) or not all(_BAND.fullmatch(band) for band in self.bands):
+            raise ConfigurationError("fetch.bands with names such as 'g' or 'Y', each once", repr(list(self.bands)))
+        if self.credentials not in ("auto", "none"):
+            raise ConfigurationError("fetch.credentials 'auto' or 'none'", repr(self.credentials))
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,7 @@ class CutSettings:
 
     bands: tuple[str, ...] = ("g", "r", "z")
     """Bands a stamp may have, in the order of the stamp's first axis; an absent band is all masked."""
-    size: int = 152
+    size: int = STAMP_SIZE
     """Pixels on a side; the source's nearest pixel is ``[size // 2, size // 2]``."""
     pixscale: float = SURVEY_PIXSCALE
     """Arcsec per pixel."""

@@ -17,7 +17,9 @@ from galpipe.errors import ConfigurationError
     [
         ("fetch", "bands", "grz"),
         ("fetch", "bands", ["g", 1]),
-        ("fetch", "bands", ["q"]),
+        ("fetch", "bands", ["g/r"]),
+        ("fetch", "bands", ["g", "g"]),
+        ("fetch", "credentials", "mine"),
         ("fetch", "products", []),
         ("fetch", "products", ["picture"]),
         ("fetch", "connections", "4"),

@@ -40,7 +40,7 @@ def summary_text(result: dict[str, Any]) -> str:
 
 
 @click.command()
-@click.option("--release", required=True, help="dr8, dr9, dr10, dr11, a folder or a URL.")
+@click.option("--release", required=True, help="dr8 to dr11, ls-dr10, a folder, a URL (http, https, s3), or REGION=RELEASE,REGION=RELEASE.")
 @click.option("--region", required=True, help="cone:RA,DEC,DEG  box:RA1,RA2,DEC1,DEC2  bricks:A,B  moc:FILE  all")
 @root_option
 @name_option
@@ -106,7 +106,8 @@ def plan_text(plan: dict[str, Any]) -> str:
     text = f"plan: {counts['bricks']} bricks ({counts['to_do']} to do), about {counts['files']} files, {human_bytes(plan['bytes'])}"
     bands = "; ".join(f"{region}: {' '.join(bands) or 'none'}" for region, bands in plan["bands"].items())
     missing = f"\n  not in the release: {', '.join(plan['missing'])}" if plan["missing"] else ""
-    return f"{text}; bands {bands}{missing}"
+    notes = "".join(f"\n  note: {note}" for note in plan["notes"])
+    return f"{text}; bands {bands}{missing}{notes}"
 
 
 def run_survey(release: str, region: str, place: tuple[Path, str], options: dict[str, Any]) -> dict[str, Any]:

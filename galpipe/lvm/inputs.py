@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from galpipe.config import SOFTENING
+from galpipe.config import SOFTENING, STAMP_SIZE
 from galpipe.errors import ConfigurationError
 from galpipe.stamps.stampset import StampSet
 
@@ -20,9 +20,6 @@ FloatArray = npt.NDArray[np.float32]
 
 MODEL_BANDS = ("g", "r", "z")
 """Bands of the model's pixel channels, in order."""
-
-STAMP_SIZE = 152
-"""Pixels on a side of a stamp (science.md section 3)."""
 
 PADDED_SIZE = 160
 """Pixels on a side inside the model: the stamp with a frame of invalid pixels, so that every scale divides evenly."""

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
-from galpipe.config import SOFTENING, CutSettings, SelectionSettings
+from galpipe.config import SOFTENING, STAMP_SIZE, CutSettings, SelectionSettings
 from galpipe.errors import BadData
-from galpipe.lvm.inputs import MODEL_BANDS, STAMP_SIZE
+from galpipe.lvm.inputs import MODEL_BANDS
 from galpipe.lvm.pack import Pack, concatenate, pack_stamps, read_pack, write_pack
 from galpipe.mock.release import make_release
 from galpipe.mock.spec import MockSpec, truth_folder

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from galpipe.errors import ConfigurationError
-from galpipe.lvm.weights import CARD_FILE, read_card, shipped_folder
+from galpipe.lvm.folder import CARD_FILE, read_card, shipped_folder
 
 SHIPPED = "shipped"
 """The name that settings use for the model in the package."""

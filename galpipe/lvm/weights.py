@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,20 @@ from galpipe.commit import replace_folder
 from galpipe.errors import BadData, ConfigurationError
 from galpipe.fingerprint import sha256_file
 from galpipe.lvm.encoder import ModelSettings
+from galpipe.lvm.folder import CARD_FILE, FORMAT, TEXT_FILE, WEIGHTS_FILE, model_hash, read_card, shipped_folder
 from galpipe.lvm.model import GalaxyModel
 
-WEIGHTS_FILE, CARD_FILE, TEXT_FILE = "model.safetensors", "card.json", "MODEL_CARD.md"
-
-FORMAT = "galpipe-model-1"
-
-SHIPPED = "mini"
-"""Name of the folder under ``galpipe/lvm/weights`` that comes with the package."""
+__all__ = [
+    "CARD_FILE",
+    "TEXT_FILE",
+    "WEIGHTS_FILE",
+    "LoadedModel",
+    "load_model",
+    "model_hash",
+    "read_card",
+    "save_model",
+    "shipped_folder",
+]
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,6 @@ class LoadedModel:
     model: GalaxyModel
     card: dict[str, Any]
     model_hash: str
-
-
-def shipped_folder() -> Path:
-    """Where the weights that come with the package lie."""
-    return Path(str(resources.files("galpipe.lvm"))) / "weights" / SHIPPED
 
 
 def save_model(folder: Path, model: GalaxyModel, card: dict[str, Any], text: str) -> str:
@@ -115,26 +115,3 @@ def load_model(folder: Path | None = None) -> LoadedModel:
     except (SafetensorError, RuntimeError) as error:
         raise BadData("weights that fit the card's settings", str(error)[:300], file=str(path)) from error
     return LoadedModel(model.eval(), card, digest[:16])
-
-
-def read_card(folder: Path) -> dict[str, Any]:
-    """The content of a model's ``card.json``.
-
-    Raises
-    ------
-    ConfigurationError
-        If there is none, or it is of another format.
-    """
-    path = folder / CARD_FILE
-    try:
-        card: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigurationError("a model folder with a card", str(error), file=str(path)) from error
-    if card.get("format") != FORMAT:
-        raise ConfigurationError(f"a model of format {FORMAT}", repr(card.get("format")), file=str(path))
-    return card
-
-
-def model_hash(folder: Path | None = None) -> str:
-    """The hash that catalogs record, from the card alone."""
-    return str(read_card(folder or shipped_folder())["sha256"])[:16]

@@ -49,19 +49,10 @@ FITBITS: dict[str, int] = {
 }
 """Bit number of each FITBITS name (DR9 and later)."""
 
-MASKBITS_LAST_BIT = {"dr8": 13, "dr9": 13, "dr10": 16, "dr11": 19}
-"""Highest MASKBITS bit that each release may set."""
-
 FORCED_PSF_MASKS = ("BRIGHT", "GALAXY", "CLUSTER")
 """Masks inside which the survey fits every source but the large galaxy itself as PSF."""
 
 _PREFIXES = {"MBIT": MASKBITS, "FBIT": FITBITS}
-
-
-def maskbits_of(release: str) -> dict[str, int]:
-    """The MASKBITS that a release may set; an unknown release gets the newest set."""
-    last = MASKBITS_LAST_BIT.get(release, max(MASKBITS.values()))
-    return {name: bit for name, bit in MASKBITS.items() if bit <= last}
 
 
 def bit_names(header: Mapping[str, Any], kind: str = "MBIT") -> dict[str, int]:

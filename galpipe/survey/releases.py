@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from galpipe.survey.checksums import LIST_ENDING, checksum_folders, parse_checks
 from galpipe.survey.files import sort_bands
 from galpipe.survey.sources import FolderSource, HttpSource, Source
 from galpipe.survey.tables import brick_table, read_brick_table
+from galpipe.survey.union import KNOWN_UNIONS, UnionSource, union_parts
 from galpipe.unit import NO_REGION, Unit
 
 KNOWN_ROOT = "https://portal.nersc.gov/cfs/cosmo/data/legacysurvey/{name}/"
@@ -60,6 +62,9 @@ class Release:
         What the release is called in paths and ledgers here.
     source : Source
         Where its tree lies.
+    owners : mapping of str to str
+        For a union: the release that each region's bricks belong to. They are the same bricks as those of that release alone, so
+        that neither files are fetched nor galaxies listed twice.
 
     Notes
     -----
@@ -68,6 +73,7 @@ class Release:
 
     name: str
     source: Source
+    owners: Mapping[str, str] = field(default_factory=dict)
     _found: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def regions(self) -> tuple[str, ...]:
@@ -90,15 +96,24 @@ class Release:
         if names is not None and names:
             if "coadd/" in names:
                 return (NO_REGION,)
-            folders = [name.rstrip("/") for name in names if name.endswith("/")]
-            found = [name for name in folders if "coadd/" in (self.source.list_names(name) or [])]
+            found = [name.rstrip("/") for name in names if name.endswith("/") and self._is_region(name.rstrip("/"))]
         else:
-            found = [name for name in LIKELY_REGIONS if self.source.size(self._likely_summary(name)) is not None]
+            found = [name for name in LIKELY_REGIONS if self._is_region(name)]
             if not found and self.source.size(self._likely_summary(NO_REGION)) is not None:
                 found = [NO_REGION]
-        if not found:
-            raise ConfigurationError("a release tree, with coadd/ or <region>/coadd/ in it", "none", file=self.source.base)
+        lost = sorted(set(self.owners) - set(found))
+        if not found or lost:
+            wanted = f"{lost[0]}/coadd/ in {self.owners[lost[0]]}" if lost else "a release tree, with coadd/ or <region>/coadd/ in it"
+            raise ConfigurationError(wanted, "none", file=self.source.base)
         return tuple(found)
+
+    def _is_region(self, name: str) -> bool:
+        names = self.source.list_names(name)
+        return "coadd/" in names if names is not None else self.source.size(self._likely_summary(name)) is not None
+
+    def unit(self, region: str, brick: str) -> Unit:
+        """The unit of a brick, under the name of the release that it belongs to."""
+        return Unit(self.owners.get(region, self.name), region, brick)
 
     def prefix(self, region: str) -> str:
         """Folder of a region within the tree, ending in ``/``; empty for a tree without regions."""
@@ -106,7 +121,7 @@ class Release:
 
     def _likely_summary(self, region: str) -> str:
         end = "" if region == NO_REGION else f"-{region}"
-        return f"{self.prefix(region)}survey-bricks-{self.name}{end}.fits.gz"
+        return f"{self.prefix(region)}survey-bricks-{self.owners.get(region, self.name)}{end}.fits.gz"
 
     def summary_path(self, region: str) -> str | None:
         """Path of a region's brick table; None if the tree shows none."""
@@ -158,7 +173,7 @@ class Release:
     def label(self, region: str) -> str:
         """What the release's own files call it (``dr9``), whatever it was named here."""
         match = _SUMMARY.fullmatch((self.summary_path(region) or "").rpartition("/")[2])
-        return match.group("label") if match else self.name
+        return match.group("label") if match else self.owners.get(region, self.name)
 
     def bands(self, region: str) -> tuple[str, ...]:
         """Bands that a region's brick table counts exposures for; the usual four where it counts none."""
@@ -223,32 +238,57 @@ def open_release(spec: str, name: str = "", settings: FetchSettings | None = Non
     Parameters
     ----------
     spec : str
-        ``dr8`` to ``dr11``, a folder with a release tree, or its ``http(s)://`` address.
+        ``dr8`` to ``dr11``, a folder with a release tree, its ``http(s)://`` or ``s3://`` address; ``ls-dr10``, or another union of
+        such as ``REGION=RELEASE,REGION=RELEASE``.
     name : str
-        What to call it; default is the known name, or the last part of the path or address.
+        What to call it; default is the known name, or the last part of the path or address. A union's bricks keep the names of
+        the releases they come from unless one is given.
     settings : FetchSettings, optional
-        For what is read over HTTP while planning.
+        For what is read from a server while planning.
 
     Raises
     ------
     ConfigurationError
         If the release is unknown or its name cannot be a folder name.
     """
-    if spec == "ls-dr10":
-        raise ConfigurationError(f"one of {', '.join(KNOWN_NAMES)}, a folder or an address", "'ls-dr10', a union that is not supported yet")
-    source: Source
+    chosen_settings = settings or FetchSettings()
+    parts = {} if Path(spec).is_dir() else union_parts(spec)
+    if parts:
+        members = {region: _open_one(part, chosen_settings) for region, part in parts.items()}
+        owners = {region: name or found for region, (_, found) in members.items()}
+        union = name or (spec if spec in KNOWN_UNIONS else "+".join(dict.fromkeys(owners.values())))
+        return _checked(Release(union, UnionSource({region: source for region, (source, _) in members.items()}), owners))
+    source, found = _open_one(spec, chosen_settings)
+    return _checked(Release(name or found, source))
+
+
+def _checked(release: Release) -> Release:
+    for region in release.owners or (NO_REGION,):
+        release.unit(region, "0")
+    return release
+
+
+def _open_one(spec: str, settings: FetchSettings) -> tuple[Source, str]:
+    """Source and name of a release that is no union."""
     if spec in KNOWN_NAMES:
-        source, found = HttpSource(KNOWN_ROOT.format(name=spec), settings or FetchSettings()), spec
-    elif spec.startswith(("http://", "https://")):
-        source, found = HttpSource(spec.rstrip("/") + "/", settings or FetchSettings()), _name_of(spec)
-    elif Path(spec).is_dir():
+        return HttpSource(KNOWN_ROOT.format(name=spec), settings), spec
+    if spec.startswith(("http://", "https://")):
+        return HttpSource(spec.rstrip("/") + "/", settings), _name_of(spec)
+    if spec.startswith("s3://"):
+        return _bucket(spec.rstrip("/") + "/", settings), _name_of(spec)
+    if Path(spec).is_dir():
         folder = Path(spec).resolve()
-        source, found = FolderSource(str(folder)), folder.name
-    else:
-        raise ConfigurationError(f"a release: {', '.join(KNOWN_NAMES)}, an existing folder or an http(s) address", repr(spec))
-    chosen = name or found
-    Unit(chosen, NO_REGION, "0")
-    return Release(chosen, source)
+        return FolderSource(str(folder)), folder.name
+    known = ", ".join((*KNOWN_NAMES, *KNOWN_UNIONS))
+    raise ConfigurationError(f"a release: {known}, an existing folder, an http(s) or s3 address, or REGION=RELEASE,...", repr(spec))
+
+
+def _bucket(base: str, settings: FetchSettings) -> Source:
+    try:
+        from galpipe.survey.s3 import S3Source
+    except ImportError as error:
+        raise ConfigurationError("boto3, to read from S3 (pip install 'galpipe[s3]')", str(error), file=base) from error
+    return S3Source(base, settings)
 
 
 def _name_of(address: str) -> str:

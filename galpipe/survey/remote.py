@@ -13,9 +13,9 @@ from galpipe.config import FetchSettings
 from galpipe.errors import BadData, RemoteFailure, ResourceFailure
 from galpipe.survey.coadd import read_image
 from galpipe.survey.files import FETCH_FILE, BrickFiles, FileRecord, FileStatus, load_brick_files
-from galpipe.survey.http import CHUNK, Downloaded, Limiter, forget, full_disk, read_validator
 from galpipe.survey.releases import Release, RemoteFile
 from galpipe.survey.tractor import read_tractor
+from galpipe.survey.transfer import CHUNK, Downloaded, Limiter, forget, full_disk, read_validator
 from galpipe.unit import Unit
 
 __all__ = ["BrickFiles", "FileRecord", "Limiter", "ask_again", "changed_remotely", "fetch_brick", "load_brick_files"]

@@ -17,7 +17,8 @@ import httpx
 from galpipe.commit import fault_point
 from galpipe.config import FetchSettings
 from galpipe.errors import RemoteFailure
-from galpipe.survey.http import CHUNK, Downloaded, Limiter, RemoteState, Transport, full_disk, make_client, write_all
+from galpipe.survey.http import Transport, make_client
+from galpipe.survey.transfer import CHUNK, Downloaded, Limiter, RemoteState, full_disk, write_all
 
 
 class Source(Protocol):

@@ -20,9 +20,10 @@ import pytest
 from galpipe.config import FetchSettings
 from galpipe.errors import BadData, RemoteFailure, ResourceFailure
 from galpipe.mock.server import Fault, MockServer
-from galpipe.survey.http import CHUNK, retry_after
+from galpipe.survey.http import retry_after
 from galpipe.survey.releases import open_release
 from galpipe.survey.remote import BrickFiles, Limiter, changed_remotely, fetch_brick, load_brick_files
+from galpipe.survey.transfer import CHUNK
 from tests.survey.fake_release import (
     BRICK,
     UNIT,
