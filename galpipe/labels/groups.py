@@ -147,7 +147,7 @@ def _look(sets: Sequence[LabelSet]) -> tuple[_Seen, list[Dropped]]:
             try:
                 thumbs.append(fingerprint(grey(image)))
             except BadData as error:
-                dropped.append(Dropped(row, item.ids[row], str(error)))
+                dropped.append(item.dropped(row, str(error)))
                 continue
             place.append((which, row))
             content.append(_content_hash(image))

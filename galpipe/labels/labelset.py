@@ -30,11 +30,12 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Dropped:
-    """A row that has no stamp: its number, its id, and why."""
+    """A row that has no stamp: its number, its id, why, and the set's file."""
 
     row: int
     id: str
     reason: str
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,10 @@ class LabelSet:
         found = self.source.read(readable)
         for row in wanted:
             if row in self.refused:
-                yield row, self._dropped(row, self.refused[row])
+                yield row, self.dropped(row, self.refused[row])
                 continue
             _, item = next(found)
-            yield row, self._dropped(row, str(item)) if isinstance(item, BadData) else item
+            yield row, self.dropped(row, str(item)) if isinstance(item, BadData) else item
 
     def pictures(self, rows: Sequence[int] | NDArray[np.integer] | None = None) -> Iterator[tuple[int, Picture | Dropped]]:
         """Decoded pictures of ascending rows.
@@ -208,7 +209,7 @@ class LabelSet:
         try:
             return decode(content)
         except BadData as error:
-            return self._dropped(row, str(error))
+            return self.dropped(row, str(error))
 
     def _converted(self, row: int, item: Item | Dropped) -> StampSet | Dropped:
         if isinstance(item, Dropped | bytes):
@@ -216,14 +217,15 @@ class LabelSet:
         try:
             return convert(item, ExternalSettings())
         except BadData as error:
-            return self._dropped(row, str(error))
+            return self.dropped(row, str(error))
 
     def _never(self, row: int, item: Item | Dropped) -> Dropped:
         """A row that was dropped already, or whose item is of the other route."""
-        return item if isinstance(item, Dropped) else self._dropped(row, f"not of the {self.route}")
+        return item if isinstance(item, Dropped) else self.dropped(row, f"not of the {self.route}")
 
-    def _dropped(self, row: int, reason: str) -> Dropped:
-        return Dropped(row, self.ids[row], reason)
+    def dropped(self, row: int, reason: str) -> Dropped:
+        """A row of this set that has no stamp."""
+        return Dropped(row, self.ids[row], reason, str(self.path))
 
     def _checked(self, rows: Sequence[int] | NDArray[np.integer] | None) -> list[int]:
         wanted = np.arange(len(self)) if rows is None else np.asarray(rows, np.int64)

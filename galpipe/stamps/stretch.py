@@ -56,7 +56,7 @@ class Stretch(Protocol):
         """The way back: g, r, z fluxes, shape (3, H, W), and where they are known (no channel at 0 or 255)."""
 
 
-def lupton_values(shown: Mapping[int, NDArray[np.floating]], q: float) -> FloatArray:
+def lupton_values(shown: Mapping[int, NDArray[np.floating]], q: float, norm: float | None = None) -> FloatArray:
     """Lupton et al. (2004, PASP 116, 133) as the Legacy Surveys use it: the mean of the channels is stretched, colors are kept.
 
     ``I = mean_c max(0, x_c); v_c = clip(x_c asinh(Q I) / (sqrt(Q) I), 0, 1)`` (reference section 6).
@@ -66,6 +66,8 @@ def lupton_values(shown: Mapping[int, NDArray[np.floating]], q: float) -> FloatA
     shown : mapping of int to ndarray, shape (H, W)
         ``scale * flux + pedestal`` by channel; channels that are missing stay black.
     q : float
+    norm : float, optional
+        In place of ``sqrt(Q)``.
 
     Returns
     -------
@@ -73,7 +75,7 @@ def lupton_values(shown: Mapping[int, NDArray[np.floating]], q: float) -> FloatA
         From 0 to 1, row order of the input.
     """
     intensity = np.mean([np.maximum(plane, 0.0) for plane in shown.values()], axis=0)
-    stretched = np.arcsinh(q * intensity) / np.sqrt(q)
+    stretched = np.arcsinh(q * intensity) / (norm or np.sqrt(q))
     ratio = stretched / np.where(intensity == 0.0, 1e-6, intensity)
     rgb = np.zeros((*intensity.shape, 3), np.float32)
     for index, plane in shown.items():
@@ -93,6 +95,8 @@ class Lupton:
     pedestal : float
         m, added to every channel: what makes empty sky grey.
     q : float
+    norm : float or None
+        Divisor of the stretched mean; None is sqrt(q), as the surveys have it.
     photometric : bool
     """
 
@@ -100,6 +104,7 @@ class Lupton:
     scales: tuple[float, float, float] = (SCALES["g"], SCALES["r"], SCALES["z"])
     pedestal: float = M
     q: float = Q
+    norm: float | None = None
     photometric: bool = True
 
     def picture(self, flux: NDArray[np.floating]) -> Picture:
@@ -108,17 +113,17 @@ class Lupton:
         shown = {
             PLANES[b]: np.float32(s) * plane + np.float32(self.pedestal) for b, s, plane in zip(BANDS, self.scales, planes, strict=True)
         }
-        return np.rint(lupton_values(shown, self.q)[::-1] * 255).astype(np.uint8)
+        return np.rint(lupton_values(shown, self.q, self.norm)[::-1] * 255).astype(np.uint8)
 
     def flux(self, picture: Picture) -> tuple[FloatArray, BoolArray]:
         """See `Stretch.flux`.
 
-        Where no channel is clipped, ``mean(v) = asinh(Q I) / sqrt(Q)``, so ``I = sinh(sqrt(Q) mean(v)) / Q`` and
+        Where no channel is clipped, ``mean(v) = asinh(Q I) / norm``, so ``I = sinh(norm mean(v)) / Q`` and
         ``flux_b = (v_b I / mean(v) - m) / s_b``. Where a channel is clipped the mean is a limit, and so is every band's flux.
         """
         values = picture[::-1].astype(np.float32) / 255.0
         mean = values.mean(axis=-1)
-        intensity = np.sinh(np.sqrt(self.q) * mean) / self.q
+        intensity = np.sinh((self.norm or np.sqrt(self.q)) * mean) / self.q
         ratio = intensity / np.where(mean == 0.0, 1.0, mean)
         bands = [(values[..., PLANES[band]] * ratio - self.pedestal) / scale for band, scale in zip(BANDS, self.scales, strict=True)]
         return np.stack(bands).astype(np.float32), _inside(picture)
@@ -232,11 +237,13 @@ DR2_RGB = Lupton("dr2_rgb")
 
 GZ_DECALS = GalaxyZooDecals()
 
-SKYSERVER = Lupton("skyserver_symbolic", pedestal=0.0, photometric=False)
-"""SDSS SkyServer pictures (i, r, g channels; Lupton with modifications that are published as a flow chart, without constants): the
-curve of ``dr2_rgb`` with a black sky. Sizes and shapes hold, fluxes and colors are **symbolic**."""
+SKYSERVER = Lupton("skyserver_fitted", (5.9, 2.1, 2.5), pedestal=0.0069, norm=9.44, photometric=False)
+"""SDSS SkyServer pictures: i, r, g in the place of z, r, g; Lupton with modifications that are published as a flow chart, without
+constants. These were fitted (least squares, pedestal from the median sky of 4 of 255) on the one galaxy that both ``legacy_rings`` and
+``sdss_gz1_classes`` have, where they leave 0.05 of full scale rms, ``dr2_rgb`` 0.25. Sizes and shapes hold; fluxes are rough."""
 
 EFIGI = Lupton("efigi_symbolic", pedestal=0.018, photometric=False)
-"""EFIGI's own drawing of SDSS g, r, i: the same, with the pedestal that gives its sky (20 of 255, measured); **symbolic**."""
+"""EFIGI's own drawing of SDSS g, r, i: the curve of ``dr2_rgb`` with the pedestal that gives its sky (20 of 255, measured), for want of
+better. Sizes and shapes hold, fluxes and colors are **symbolic**."""
 
 STRETCHES: dict[str, Stretch] = {stretch.name: stretch for stretch in (DR2_RGB, GZ_DECALS, SKYSERVER, EFIGI)}
