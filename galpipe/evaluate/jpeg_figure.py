@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from galpipe.evaluate.jpeg_route import CONTROL, EDGES, SKY
 
 BAND = "r"
-COLORS = ("#3b7896", "#b5523f", "#5b9a7a", "#d39a3c", "#8a6bb0", "#6b7c87", "#5d2a2a")
+COLORS = ("#3b7896", "#b5523f", "#5b9a7a", "#d39a3c", "#8a6bb0", "#c27ba0", "#5d2a2a")
 MUTED = "#6b7c87"
 DPI = 144
 

@@ -23,7 +23,8 @@ MOST_CLASSES = 32
 IDENTITIES = re.compile(r"(id|name|objid|dr7objid|dr8_id|iauname|file|filename|path|inds?|row|ra|dec)|.*_(id|key)|.*objid|brickid")
 """Names of columns that say which galaxy it is, not what it is like."""
 
-UNKNOWN_TEXTS = ("", "nan", "none", "null", "n/a")
+UNKNOWN_TEXTS = ("", "nan", "null")
+"""What stands for no value in a text column; ``none`` is an answer (no ring, no bulge)."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from galpipe.errors import BadData, ConfigurationError
 from galpipe.labels.columns import LabelColumn, as_numbers, describe
 from galpipe.labels.sources import Item, Source, open_source
-from galpipe.labels.target import Target, TargetSpec
+from galpipe.labels.target import Target, TargetSpec, checked
 from galpipe.stamps.external import ExternalSettings, convert
 from galpipe.stamps.pictures import JPEG_ROUTE, PictureKind, decode, kind_named, kind_of, picture_stamps
 from galpipe.stamps.stampset import StampSet, concatenate
@@ -123,7 +123,8 @@ class LabelSet:
         target = spec.apply(self.table, str(self.path), names)
         kept = np.array([row not in self.refused for row in target.rows], bool)
         left_out = target.left_out | ({"no image, or a row again": int((~kept).sum())} if not kept.all() else {})
-        return Target(target.kind, target.names, target.rows[kept], target.values[kept], left_out)
+        usable = Target(target.kind, target.names, target.rows[kept], target.values[kept], left_out)
+        return checked(usable, spec.column, str(self.path), constant_allowed=bool(names))
 
     def items(self, rows: Sequence[int] | NDArray[np.integer] | None = None) -> Iterator[tuple[int, Item | Dropped]]:
         """Encoded pictures or raw stamps of ascending rows, one at a time; rows that cannot be read say why.

@@ -126,7 +126,7 @@ class TargetSpec:
         else:
             numbers = as_numbers(values)
             target = _numbers(numbers, undetermined(numbers))
-        return _checked(target, self.column, file, constant_allowed=bool(names))
+        return checked(target, self.column, file, constant_allowed=bool(names))
 
     def _yes_no(self, values: pa.ChunkedArray, limit: float, file: str) -> Target:
         if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
@@ -161,7 +161,14 @@ def _numbers(numbers: NDArray[np.float64], unknown: NDArray[np.bool_]) -> Target
     return Target("number", (), rows, numbers[rows], {reason: count for reason, count in left_out.items() if count})
 
 
-def _checked(target: Target, column: str, file: str, *, constant_allowed: bool) -> Target:
+def checked(target: Target, column: str, file: str, *, constant_allowed: bool) -> Target:
+    """The target, if there is something to learn.
+
+    Raises
+    ------
+    BadData
+        If it has no row, or all have one answer (unless that is allowed).
+    """
     if not len(target.rows):
         raise BadData(f"rows with a value of {column}", f"none ({target.left_out})", file=file)
     if not constant_allowed and len(np.unique(target.values)) == 1:

@@ -136,7 +136,8 @@ class GalaxyZooDecals:
     Each channel alone: ``x_b = (asinh(flux_b / s_b) - lo) / (hi - lo)`` with ``lo = asinh(-0.5)``, ``hi = asinh(300)``; then colors
     are weakened where one channel dominates: with ``a = mean(x)`` and ``w = sin(pi/2 (1 - min(1, max(x) / (2.5 a))))``,
     ``v_b = w x_b + (1 - w) a + (1 - w)^2 a x_b``. Values are cut off, not rounded, to 8 bits. Empty sky is 17 of 255; the median sky
-    of the real pictures is 16 to 17, that of ``dr2_rgb`` would be 32.
+    of the real pictures is 16 to 17, that of ``dr2_rgb`` would be 32. Two fluxes can have one picture: light in one band only looks like
+    light of a mild color, which is what the way back takes it for.
     """
 
     name: str = "gz_decals"
@@ -172,7 +173,8 @@ class GalaxyZooDecals:
         x = self._undone((low + high) / 2, shown, total)
         least, span = self._range()
         bands = [s * np.sinh(plane * span + least) for plane, s in zip(x, self.softening, strict=True)]
-        colored = _weight((low + high) / 2) > LEAST_COLOR
+        weight = _weight((low + high) / 2)
+        colored = weight + self._mean(weight, total) * (1 - weight) ** 2 > LEAST_COLOR
         return np.stack(bands).astype(np.float32), _inside(picture) & colored
 
     def _range(self) -> tuple[float, float]:
