@@ -40,6 +40,9 @@ CONTROL = "mirrored survey pixels"
 
 RESAMPLES = 1000
 
+BATCH = 32
+"""Stamps per pass; a smaller set is one pass of its own size."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -172,7 +175,7 @@ def nmad(values: NDArray[np.float64]) -> float:
 
 def predictions(predictor: Predictor, stamps: StampSet) -> tuple[list[Column], NDArray[np.float64]]:
     """Every single-valued prediction of every head (of lists their length), and the embeddings, shape (N, E), length one."""
-    table = predictor.predict(stamps)
+    table = predictor.predict(stamps, min(BATCH, len(stamps)))
     columns = []
     for head in predictor.model.head_list():
         for column in head.columns():

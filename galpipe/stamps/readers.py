@@ -20,7 +20,7 @@ from galpipe.config import SURVEY_PIXSCALE
 from galpipe.errors import BadData
 from galpipe.stamps.resample import Grid, scale_of
 from galpipe.stamps.stein import SteinFile
-from galpipe.stamps.stretch import DR2_RGB
+from galpipe.stamps.stretch import DR2_RGB, channels_inside
 from galpipe.survey.coadd import check_complete
 
 PICTURES = (".jpg", ".jpeg", ".png")
@@ -260,7 +260,9 @@ def _read_picture(path: Path, pixscale: float | None) -> RawStamp:
         if len(picture.getbands()) < 3:
             raise BadData("a color picture", f"mode {picture.mode}", file=str(path))
         rgb = np.asarray(picture.convert("RGB"), np.uint8)
-    flux, known = DR2_RGB.flux(rgb)
+    flux, _ = DR2_RGB.flux(rgb)
+    # a core that is white in one band is a limit in the others, but better than a hole in all
+    known = channels_inside(rgb)
     shape = (rgb.shape[0], rgb.shape[1])
     scale = pixscale or 152 * SURVEY_PIXSCALE / max(shape)
     place = position_in_name(path.name)

@@ -53,7 +53,7 @@ class Stretch(Protocol):
         """Picture, shape (H, W, 3), row 0 at the top (north), of g, r, z fluxes, shape (3, H, W), row 0 at the south."""
 
     def flux(self, picture: Picture) -> tuple[FloatArray, BoolArray]:
-        """The way back: g, r, z fluxes, shape (3, H, W), and where they are known (no channel at 0 or 255)."""
+        """The way back: g, r, z fluxes, shape (3, H, W), and where they are known."""
 
 
 def lupton_values(shown: Mapping[int, NDArray[np.floating]], q: float, norm: float | None = None) -> FloatArray:
@@ -119,14 +119,16 @@ class Lupton:
         """See `Stretch.flux`.
 
         Where no channel is clipped, ``mean(v) = asinh(Q I) / norm``, so ``I = sinh(norm mean(v)) / Q`` and
-        ``flux_b = (v_b I / mean(v) - m) / s_b``. Where a channel is clipped the mean is a limit, and so is every band's flux.
+        ``flux_b = (v_b I / mean(v) - m) / s_b``. Where a channel is white the mean is a limit, and no band's flux is known.
         """
         values = picture[::-1].astype(np.float32) / 255.0
         mean = values.mean(axis=-1)
         intensity = np.sinh((self.norm or np.sqrt(self.q)) * mean) / self.q
         ratio = intensity / np.where(mean == 0.0, 1.0, mean)
         bands = [(values[..., PLANES[band]] * ratio - self.pedestal) / scale for band, scale in zip(BANDS, self.scales, strict=True)]
-        return np.stack(bands).astype(np.float32), _inside(picture)
+        inside = channels_inside(picture)
+        white = picture[::-1].max(axis=-1) == 255
+        return np.stack(bands).astype(np.float32), inside & ~white
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ class GalaxyZooDecals:
         bands = [s * np.sinh(plane * span + least) for plane, s in zip(x, self.softening, strict=True)]
         weight = _weight((low + high) / 2)
         colored = weight + self._mean(weight, total) * (1 - weight) ** 2 > LEAST_COLOR
-        return np.stack(bands).astype(np.float32), _inside(picture) & colored
+        return np.stack(bands).astype(np.float32), channels_inside(picture) & colored
 
     def _range(self) -> tuple[float, float]:
         least = float(np.arcsinh(self.low))
@@ -206,7 +208,8 @@ def _weight(share: NDArray[np.float64]) -> NDArray[np.float64]:
     return weight
 
 
-def _inside(picture: Picture) -> BoolArray:
+def channels_inside(picture: Picture) -> BoolArray:
+    """Where a band's own channel is neither 0 nor 255, shape (3, H, W), g, r, z, row 0 at the south."""
     planes = np.stack([picture[::-1, :, PLANES[band]] for band in BANDS])
     inside: BoolArray = (planes > 0) & (planes < 255)
     return inside

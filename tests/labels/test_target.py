@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from galpipe.errors import BadData, ConfigurationError
@@ -115,6 +115,7 @@ def test_a_target_that_never_changes_is_refused() -> None:
         TargetSpec.parse("x").apply(pa.table({"x": pa.array([None, None], pa.float64())}))
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.sampled_from("abcd")), min_size=2, max_size=30))
 def test_every_row_is_used_or_counted(values: list[str | None]) -> None:
     table = pa.table({"label": pa.array(values, pa.string())})
