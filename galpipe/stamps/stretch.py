@@ -28,6 +28,9 @@ SCALES = {"g": 6.0, "r": 3.4, "i": 3.0, "z": 2.2}
 M = 0.03
 Q = 20.0
 
+WHITE = 250
+"""Channel value from which on a pixel counts as white: JPEG's rounding leaves 250 to 255 of it."""
+
 LEAST_COLOR = 0.15
 """Share of its color that a pixel of a Galaxy Zoo DECaLS picture must have kept for its fluxes to be told apart."""
 
@@ -127,7 +130,7 @@ class Lupton:
         ratio = intensity / np.where(mean == 0.0, 1.0, mean)
         bands = [(values[..., PLANES[band]] * ratio - self.pedestal) / scale for band, scale in zip(BANDS, self.scales, strict=True)]
         inside = channels_inside(picture)
-        white = picture[::-1].max(axis=-1) == 255
+        white = picture[::-1].max(axis=-1) >= WHITE
         return np.stack(bands).astype(np.float32), inside & ~white
 
 
