@@ -15,6 +15,8 @@ from galpipe.evaluate.jpeg_route import CONTROL, EDGES, SKY
 BAND = "r"
 COLORS = ("#3b7896", "#b5523f", "#5b9a7a", "#d39a3c", "#8a6bb0", "#c27ba0", "#5d2a2a")
 MUTED = "#6b7c87"
+MOSTLY = 0.9
+"""Bins of which more is clipped are not drawn."""
 DPI = 144
 
 
@@ -48,7 +50,9 @@ def draw(groups: Mapping[str, Sequence[dict[str, Any]]]) -> bytes:
 def _residuals(axes: Any, routes: Sequence[dict[str, Any]], title: str) -> None:
     order = [f"< {EDGES[0]:g}", *(f"{low:g}-{high:g}" for low, high in pairwise(EDGES)), SKY]
     for color, item in zip(COLORS, routes, strict=False):
-        points = {entry["bin"]: entry for entry in item["flux"] if entry["band"] == BAND and entry["flux"] > 0 and entry["pixels"] > 50}
+        points = {
+            entry["bin"]: entry for entry in item["flux"] if entry["band"] == BAND and entry["flux"] > 0 and entry["clipped"] < MOSTLY
+        }
         bins = [name for name in order if name in points and name != SKY]
         places = [order.index(name) for name in bins]
         axes.plot(places, [points[name]["median"] / points[name]["flux"] for name in bins], color=color, label=item["route"])

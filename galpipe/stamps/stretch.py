@@ -175,11 +175,13 @@ class GalaxyZooDecals:
             # the share that this weight would give back: too large a guess gives a smaller share than it was
             above = self._share(middle, brightest, total) > middle
             low, high = np.where(above, middle, low), np.where(above, high, middle)
-        x = self._undone((low + high) / 2, shown, total)
+        weight = _weight((low + high) / 2)
+        mean = self._mean(weight, total)
+        colored = weight + mean * (1 - weight) ** 2 > LEAST_COLOR
+        # three channels cannot exceed three times their mean; where no color was kept all bands are alike
+        x = np.where(colored, np.clip(self._undone((low + high) / 2, shown, total), 0.0, 3 * mean), mean)
         least, span = self._range()
         bands = [s * np.sinh(plane * span + least) for plane, s in zip(x, self.softening, strict=True)]
-        weight = _weight((low + high) / 2)
-        colored = weight + self._mean(weight, total) * (1 - weight) ** 2 > LEAST_COLOR
         return np.stack(bands).astype(np.float32), channels_inside(picture) & colored
 
     def _range(self) -> tuple[float, float]:

@@ -71,6 +71,15 @@ def test_volunteers_pictures_take_extreme_colors_for_mild_ones() -> None:
     assert known.all() and np.allclose(flux[:, 0, 0], [0.03, 0.08, 0.14], rtol=0.05)
 
 
+@pytest.mark.parametrize("stretch", STRETCHES.values(), ids=STRETCHES)
+def test_noise_does_not_grow(stretch: Stretch) -> None:
+    """Sky noise of a typical brick: what comes back is never wider, and no pixel of it becomes a star."""
+    sky = np.stack([np.random.default_rng(2).normal(0, sigma, (200, 200)) for sigma in (0.003, 0.006, 0.015)])
+    flux, _ = stretch.flux(stretch.picture(sky))
+    spread = flux.std(axis=(1, 2)) / sky.std(axis=(1, 2))
+    assert spread.min() > 0.5 and spread.max() < 1.05 and np.all(flux.max(axis=(1, 2)) < 3 * sky.max(axis=(1, 2)))
+
+
 def test_only_stretches_with_published_constants_are_photometric() -> None:
     assert [item.photometric for item in (DR2_RGB, GZ_DECALS, SKYSERVER, EFIGI)] == [True, True, False, False]
 
