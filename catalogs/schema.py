@@ -35,7 +35,7 @@ NESTED = ("detections", "embedding")
 MOCK_REDSHIFT = "z_mock"
 """Prefix of redshift columns learned on the mock only; absent from the science view."""
 
-UNSAFE_FLAGS = ("flag_bright_star", "flag_galaxy_mask", "flag_cluster", "flag_saturated", "degraded")
+UNSAFE_FLAGS = ("flag_bright_star", "flag_galaxy_mask", "flag_cluster", "flag_saturated", "degraded", "jpeg_route")
 """A row with any of these set is not in the view ``galaxies_clean``; truncated stamps are, as what they cannot tell is null there."""
 
 MEASURED_UNITS = ("mag", "arcsec", "deg", "nanomaggy")
@@ -115,7 +115,7 @@ _STAMP = (
     Column("bands_used", _TEXT, "", "Bands the model saw, in its order, such as 'grz'"),
     Column("degraded", _BOOL, "", "A band that the model was trained on has no data"),
     Column("file", _TEXT, "", "File that the stamp was read from; null for stamps cut from bricks"),
-    Column("jpeg_route", _BOOL, "", "Pixels taken back from a color picture: nothing learned through it holds for survey pixels"),
+    Column("jpeg_route", _BOOL, "", "Pixels taken back from a color picture (JPEG route): not claimed to hold for survey pixels"),
     Column("resampled", _BOOL, "", "The file's pixels had another scale; null for bricks"),
     Column("pixscale_input", _F32, "arcsec", "Pixel scale of the file; null for bricks"),
     Column("invvar_estimated", _BOOL, "", "The file had no inverse variance: estimated from its pixels"),

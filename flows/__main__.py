@@ -26,6 +26,8 @@ VERBS = {
     "report": "pictures",
     "train": "model",
     "models": "model",
+    "labels": "labels",
+    "evaluate": "evaluate",
     "doctor": "machine",
     "bench": "machine",
 }

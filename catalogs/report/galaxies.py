@@ -121,6 +121,7 @@ def cards(layout: Layout, name: str, sample: Sample, cut: str, pictures: Picture
         for index, row in enumerate(rows):
             answers = describe(row, sample.schema)
             place = f"{unit.brick}  RA {row['ra']:.4f}  Dec {row['dec']:.4f}" if row.get("ra") is not None else unit.brick
+            place += "  JPEG route" if row.get("jpeg_route") else ""
             card = Card(row["source_id"], place, mine[row["source_id"]], answers)
             made[row["source_id"]] = _with_pictures(card, stamps, index, (restored, row.get("detections") or [])) if stamps else card
     return [made[source] for _, source, _ in chosen if source in made]

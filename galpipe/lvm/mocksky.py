@@ -23,7 +23,7 @@ from galpipe.mock.spec import MockSpec, truth_folder
 from galpipe.stamps.cut import CutResult, cut_brick
 from galpipe.stamps.external import read_stamps
 from galpipe.stamps.normalize import codec, encode
-from galpipe.stamps.render import from_rgb
+from galpipe.stamps.stretch import DR2_RGB
 from galpipe.survey.files import BrickFiles, FileRecord
 from galpipe.unit import Unit
 
@@ -181,7 +181,7 @@ def picture_codes(content: bytes) -> tuple[npt.NDArray[np.int16], npt.NDArray[np
             rgb = np.asarray(picture.convert("RGB").resize((STAMP_SIZE, STAMP_SIZE), Image.Resampling.LANCZOS), dtype=np.uint8)
     except (UnidentifiedImageError, OSError):
         return None
-    flux, known = from_rgb(rgb)
+    flux, known = DR2_RGB.flux(rgb)
     image = np.stack([encode(flux[index], codec(SOFTENING[band])) for index, band in enumerate(MODEL_BANDS)])
     # a channel at 0 is dark sky and at 255 a bright core: limits, but better than a hole at the galaxy's center
     mask = np.zeros(known.shape[1:], dtype=np.uint8)

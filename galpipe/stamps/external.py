@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from math import cos, radians
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from galpipe.stamps.normalize import codec, encode, encode_invvar, in_range
 from galpipe.stamps.readers import RawStamp, read_raw
 from galpipe.stamps.resample import Pixels, Resampled, estimate_sigma, to_stamp
 from galpipe.stamps.stampset import FILLED, StampSet, concatenate
-from galpipe.survey.bricks import brick_at
+from galpipe.survey.bricks import BRICKS, Brick, brick_at, brick_by_id
 from galpipe.survey.tractor import subset_schema
 
 GROUP = 256
@@ -26,6 +27,9 @@ GROUP = 256
 
 CENTER = 5
 """Half-width, input pixels of 0.262 arcsec, of the middle that every band with data must cover."""
+
+NEIGHBOUR = 0.4
+"""Degrees between the centers of neighbouring bricks, at most (they are 0.25 wide; rows are offset to each other)."""
 
 EXTRA = pa.schema(
     [
@@ -209,7 +213,7 @@ def sources_table(raw: RawStamp, cut: CutSettings, facts: dict[str, Any], stamp:
     """The row of a stamp: the Tractor subset's schema (null where unknown), per-stamp columns, `EXTRA`."""
     known: dict[str, Any] = dict(raw.facts) | {"source_id": content_id(raw)}
     if raw.ra is not None and raw.dec is not None:
-        brick = brick_at(raw.ra, raw.dec)
+        brick = _brick(raw.facts.get("brickid"), raw.ra, raw.dec)
         known |= {"ra": raw.ra, "dec": raw.dec, "brickid": brick.brickid, "brickname": brick.name}
     extra = {
         "file": raw.file,
@@ -230,6 +234,17 @@ def sources_table(raw: RawStamp, cut: CutSettings, facts: dict[str, Any], stamp:
     values = known | floats | facts | {"pixscale": cut.pixscale} | extra
     schema = pa.schema([*subset_schema(), *per_stamp, *EXTRA])
     return pa.table([_one(values.get(item.name), item.type) for item in schema], schema=schema)
+
+
+def _brick(brickid: float | None, ra: float, dec: float) -> Brick:
+    """The brick that a file names, else, or where that one is elsewhere on the sky, the owner of the position."""
+    owner = brick_at(ra, dec)
+    if brickid is None or not 1 <= brickid <= BRICKS or brickid == owner.brickid:
+        return owner
+    named = brick_by_id(int(brickid))
+    # a source near an edge is in the frames of both, and the survey's own choice stands
+    near = abs(named.dec - owner.dec) <= NEIGHBOUR and abs((named.ra - owner.ra + 180) % 360 - 180) * cos(radians(dec)) <= NEIGHBOUR
+    return named if near else owner
 
 
 def _one(value: Any, kind: pa.DataType) -> pa.Array:

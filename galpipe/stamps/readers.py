@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyUserWarning
@@ -19,8 +18,9 @@ from PIL import Image
 
 from galpipe.config import SURVEY_PIXSCALE
 from galpipe.errors import BadData
-from galpipe.stamps.render import from_rgb
 from galpipe.stamps.resample import Grid, scale_of
+from galpipe.stamps.stein import SteinFile
+from galpipe.stamps.stretch import DR2_RGB, channels_inside
 from galpipe.survey.coadd import check_complete
 
 PICTURES = (".jpg", ".jpeg", ".png")
@@ -260,7 +260,9 @@ def _read_picture(path: Path, pixscale: float | None) -> RawStamp:
         if len(picture.getbands()) < 3:
             raise BadData("a color picture", f"mode {picture.mode}", file=str(path))
         rgb = np.asarray(picture.convert("RGB"), np.uint8)
-    flux, known = from_rgb(rgb)
+    flux, _ = DR2_RGB.flux(rgb)
+    # a core that is white in one band is a limit in the others, but better than a hole in all
+    known = channels_inside(rgb)
     shape = (rgb.shape[0], rgb.shape[1])
     scale = pixscale or 152 * SURVEY_PIXSCALE / max(shape)
     place = position_in_name(path.name)
@@ -280,45 +282,24 @@ def _read_picture(path: Path, pixscale: float | None) -> RawStamp:
     )
 
 
-_STEIN_VECTORS = {"flux": "flux", "psfsize": "psfsize", "psfdepth": "psfdepth", "transmission": "mw_transmission", "nobs": "nobs"}
-_STEIN_SCALARS = ("ebv", "maskbits", "z_phot_mean", "z_phot_median", "z_phot_std", "z_phot_l68", "z_phot_u68", "z_phot_l95", "z_phot_u95")
-
-
 def _read_stein(path: Path) -> Iterator[RawStamp | BadData]:
-    """Stein et al. 2021 layout: ``images`` (N, 3, 152, 152) in g, r, z at 0.262 arcsec, one value or (N, 3) per further field."""
-    with h5py.File(path, "r") as file:
-        images = file.get("images")
-        if not isinstance(images, h5py.Dataset) or images.ndim != 4 or images.shape[1] not in _USUAL_BANDS:
-            raise BadData("a dataset images (N, 3, S, S)", f"fields {sorted(file)}", file=str(path))
-        bands = tuple(_USUAL_BANDS[images.shape[1]])
-        columns = {name: file[name][:] for name in file if name != "images" and file[name].shape[:1] == images.shape[:1]}
-        for row in range(images.shape[0]):
-            name = f"{path}[{row}]"
+    with SteinFile(path) as file:
+        for row in range(len(file)):
             try:
-                flux = np.asarray(images[row], np.float32)
-            except OSError as error:
-                yield BadData("a readable row", str(error), file=name)
-                continue
-            ra, dec = (_row_number(columns, key, row) for key in ("ra", "dec"))
-            grid = Grid((flux.shape[1], flux.shape[2]), SURVEY_PIXSCALE)
-            yield RawStamp(name, bands, flux, grid, ra=ra, dec=dec, facts=_stein_facts(columns, row, bands))
+                yield stein_stamp(file, row)
+            except BadData as error:
+                yield error
 
 
-def _row_number(columns: Mapping[str, NDArray[Any]], name: str, row: int) -> float | None:
-    if name not in columns or columns[name].ndim != 1 or columns[name].dtype.kind not in "fiu":
-        return None
-    value = float(columns[name][row])
-    return value if np.isfinite(value) else None
+def stein_stamp(file: SteinFile, row: int) -> RawStamp:
+    """One row of a Stein-layout file.
 
-
-def _stein_facts(columns: Mapping[str, NDArray[Any]], row: int, bands: tuple[str, ...]) -> dict[str, Any]:
-    facts: dict[str, Any] = {}
-    for name, ours in _STEIN_VECTORS.items():
-        if name in columns and columns[name].ndim == 2 and columns[name].shape[1] >= len(bands):
-            facts |= {f"{ours}_{band}": float(columns[name][row, b]) for b, band in enumerate(bands)}
-    for name in (*_STEIN_SCALARS, "z_spec"):
-        value = _row_number(columns, name, row)
-        # -99 says "not computed" in the photometric redshifts
-        if value is not None and value != -99.0:
-            facts[name] = value
-    return facts
+    Raises
+    ------
+    BadData
+        If the row cannot be read.
+    """
+    flux = file.flux(row)
+    ra, dec = file.number("ra", row), file.number("dec", row)
+    grid = Grid((flux.shape[1], flux.shape[2]), SURVEY_PIXSCALE)
+    return RawStamp(f"{file.path}[{row}]", file.bands, flux, grid, ra=ra, dec=dec, facts=file.facts(row))

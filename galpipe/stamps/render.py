@@ -9,13 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-SCALES = {"g": 6.0, "r": 3.4, "i": 3.0, "z": 2.2}
-"""Per-band factor of the viewer's ``dr2_rgb`` (i as in its older griz mapping); nothing here follows the image."""
-
-M = 0.03
-Q = 20.0
-
-_PLANES = ("z", "r", "g")
+from galpipe.stamps.stretch import PLANES, SCALES, M, Q, lupton_values
 
 
 def to_rgb(flux: NDArray[np.floating], bands: Sequence[str] = ("g", "r", "z")) -> NDArray[np.uint8]:
@@ -36,45 +30,11 @@ def to_rgb(flux: NDArray[np.floating], bands: Sequence[str] = ("g", "r", "z")) -
     planes = {band: np.nan_to_num(np.asarray(plane, np.float32)) for band, plane in zip(bands, flux, strict=True)}
     if "z" not in planes and "i" in planes:
         planes["z"] = planes["i"] * np.float32(SCALES["i"] / SCALES["z"])
-    shown = {band: np.float32(SCALES[band]) * planes[band] + np.float32(M) for band in _PLANES if band in planes}
+    shown = {index: np.float32(SCALES[band]) * planes[band] + np.float32(M) for band, index in PLANES.items() if band in planes}
     height, width = np.asarray(flux).shape[-2:]
     if not shown:
         return np.zeros((height, width, 3), np.uint8)
-    intensity = np.mean([np.maximum(plane, 0.0) for plane in shown.values()], axis=0)
-    stretched = np.arcsinh(Q * intensity) / np.sqrt(Q)
-    ratio = stretched / np.where(intensity == 0.0, 1e-6, intensity)
-    rgb = np.zeros((height, width, 3), np.float32)
-    for index, band in enumerate(_PLANES):
-        if band in shown:
-            rgb[..., index] = np.clip(shown[band] * ratio, 0.0, 1.0)
-    return np.rint(rgb[::-1] * 255).astype(np.uint8)
-
-
-def from_rgb(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Approximate inverse of `to_rgb`: the JPEG route (science.md section 3).
-
-    Where no channel is clipped, ``mean(v_b) = asinh(Q I) / sqrt(Q)``, so ``I = sinh(sqrt(Q) mean(v)) / Q`` and
-    ``flux_b = (v_b I / mean(v) - m) / s_b``. What 8 bits, JPEG blocks and a different mapping did to the values is not undone.
-
-    Parameters
-    ----------
-    rgb : ndarray of uint8, shape (H, W, 3)
-        Row 0 at the top (north).
-
-    Returns
-    -------
-    flux : ndarray of float32, shape (3, H, W)
-        g, r, z, nanomaggies per 0.262 arcsec pixel, row 0 at the bottom.
-    known : ndarray of bool, shape (3, H, W)
-        False where the channel is clipped (0 or 255): the flux is a limit there.
-    """
-    values = rgb[::-1].astype(np.float32) / 255.0
-    mean = values.mean(axis=-1)
-    intensity = np.sinh(np.sqrt(Q) * mean) / Q
-    ratio = intensity / np.where(mean == 0.0, 1.0, mean)
-    flux = np.stack([(values[..., _PLANES.index(band)] * ratio - M) / SCALES[band] for band in ("g", "r", "z")])
-    known = np.stack([(rgb[::-1, :, _PLANES.index(band)] > 0) & (rgb[::-1, :, _PLANES.index(band)] < 255) for band in ("g", "r", "z")])
-    return flux.astype(np.float32), known
+    return np.rint(lupton_values(shown, Q)[::-1] * 255).astype(np.uint8)
 
 
 def mosaic(pictures: Sequence[NDArray[np.uint8]], columns: int, gap: int = 2) -> NDArray[np.uint8]:

@@ -53,6 +53,7 @@ def make_sources(unit: Unit, rows: int, seed: int = 0) -> pa.Table:
         "dec": pa.array(random.uniform(brick.dec1, brick.dec2, rows)),
         "maskbits": pa.array(random.choice([0, 0, 0, 2, 1 << 12], rows), pa.int32()),
     }
+    table["jpeg_route"] = pa.array(objid % 7 == 3)
     stamp = {"stamp_dx": pa.float32(), "stamp_dy": pa.float32(), "pixscale": pa.float32()}
     stamp |= {f"{quantity}_{band}": pa.float32() for quantity in ("valid_frac", "nexp") for band in OPTICAL[:2] + OPTICAL[3:]}
     table |= {name: pa.array(random.uniform(0.5, 1, rows), kind) for name, kind in stamp.items()}

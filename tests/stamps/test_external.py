@@ -16,7 +16,7 @@ from galpipe.stamps.readers import position_in_name
 from galpipe.stamps.render import to_rgb
 from galpipe.stamps.resample import estimate_sigma
 from galpipe.stamps.stampset import FILLED, StampSet
-from galpipe.survey.bricks import brick_at
+from galpipe.survey.bricks import brick_at, brick_by_id
 from galpipe.survey.tractor import subset_schema
 
 SIGMA = 0.004
@@ -165,6 +165,31 @@ def test_stein_layout(tmp_path: Path) -> None:
     assert stamps.flux(1)[2, 76, 76] == pytest.approx(2 * cube[2, 2, 76, 76], rel=1e-3)
     assert stamps.observed_flux(1)[2, 76, 76] == pytest.approx(cube[2, 2, 76, 76], rel=1e-3)
     assert stamps.sources["dereddened"].to_pylist() == [True, True]
+
+
+def test_stein_fields_become_columns(tmp_path: Path) -> None:
+    path = tmp_path / "images.h5"
+    brick = brick_at(180.0, 10.0)
+    with h5py.File(path, "w") as file:
+        file["images"] = galaxy(152, 0.262)[None]
+        file["ra"], file["dec"], file["inds"] = [180.0], [10.0], [7]
+        file["release"], file["brickid"], file["objid"] = [9010], [brick.brickid], [1234]
+        file["source_type"] = np.array([b"SER "])
+        file["psfdepth"], file["psfsize"], file["flux"] = [[900.0, 400.0, np.nan]], [[1.3, 1.2, 1.1]], [[1.0, 2.0, 3.0]]
+    row = one(path).sources.to_pylist()[0]
+    assert (row["release"], row["brickid"], row["objid"], row["type"]) == (9010, brick.brickid, 1234, "SER")
+    assert (row["psfsize_z"], row["psfdepth_g"], row["psfdepth_z"], row["flux_r"]) == (pytest.approx(1.1), 900.0, None, 2.0)
+
+
+def test_the_brick_that_a_file_names_stands_where_it_can_be(tmp_path: Path) -> None:
+    """A source at an edge may be a neighbour's; an id from elsewhere on the sky is wrong, and the position decides."""
+    here = brick_at(180.0, 10.0)
+    for brickid, expected in ((here.brickid + 1, here.brickid + 1), (5, here.brickid), (0, here.brickid)):
+        path = tmp_path / f"{brickid}.h5"
+        with h5py.File(path, "w") as file:
+            file["images"], file["ra"], file["dec"], file["brickid"] = galaxy(152, 0.262)[None], [180.0], [10.0], [brickid]
+        row = one(path).sources.to_pylist()[0]
+        assert (row["brickid"], row["brickname"]) == (expected, brick_by_id(expected).name)
 
 
 def test_jpeg_route_is_flagged_and_near_the_truth(tmp_path: Path) -> None:

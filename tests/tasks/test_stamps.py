@@ -10,8 +10,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow as pa
 import pytest
+from PIL import Image
 
+from catalogs.shard import Origin, build_shard
 from galpipe.config import Settings
 from galpipe.stamps.store import read_store
 from galpipe.survey.bricks import brick_at
@@ -62,6 +65,18 @@ def test_a_store_keeps_what_it_had(context: RunContext, tmp_path: Path) -> None:
     assert taken_in(context, [second]) == ({UNIT}, {})
     assert names(context) == ["a.npz", "b.npz"]
     assert read_store(store(context)).counts() == {"sources": 2, "selected": 2, "filtered": 0, "failed": 0}
+
+
+def test_pictures_are_marked_from_file_to_row(context: RunContext, tmp_path: Path) -> None:
+    """The mark of the JPEG route is in the store and in the row; stamps of survey pixels beside it do not have it."""
+    pixels = np.random.default_rng(1).integers(20, 90, (152, 152, 3)).astype(np.uint8)
+    picture = tmp_path / f"{PLACE[0]:.4f}_{PLACE[1]:.4f}.jpg"
+    Image.fromarray(pixels).save(picture, quality=75)
+    assert taken_in(context, [picture, stamp(tmp_path / "a.npz", 1)]) == ({UNIT}, {})
+    sources = read_store(store(context)).stamps.sources
+    rows = build_shard(sources, pa.table({"source_id": sources["source_id"]}), (), Origin(UNIT, 1))
+    marks = dict(zip((Path(name).name for name in rows["file"].to_pylist()), rows["jpeg_route"].to_pylist(), strict=True))
+    assert marks == {picture.name: True, "a.npz": False}
 
 
 @pytest.mark.parametrize("setup", ["", "galpipe.commit._exchange = lambda one, other: False\n"], ids=["exchange", "renames"])

@@ -1,0 +1,104 @@
+"""The verb that measures: evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flows.cli.common import emit, json_option, root_option, say, verb
+from galpipe.errors import BadData, ConfigurationError
+
+if TYPE_CHECKING:
+    from galpipe.stamps.stampset import StampSet
+
+
+@click.group()
+def evaluate() -> None:
+    """Figures that claims rest on."""
+
+
+@evaluate.command("jpeg")
+@click.option(
+    "--real", type=click.Path(path_type=Path, exists=True), multiple=True, help="Real stamps: FITS files or folders of them; repeatable."
+)
+@click.option("--mock", "mock_count", type=click.IntRange(0), default=64, show_default=True, help="Mock galaxies beside them; 0 = none.")
+@click.option("--seed", type=int, default=41, show_default=True, help="Seed of the mock sky.")
+@click.option("--model", default="shipped", show_default=True, help="Model by name, hash or folder.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Write a drawing of the figures (PNG).")
+@root_option
+@json_option
+@verb
+def jpeg(real: tuple[Path, ...], mock_count: int, seed: int, model: str, plot: Path | None, root: Path, as_json: bool) -> None:
+    """The JPEG route against survey pixels, on the same galaxies.
+
+    Every label set's drawing and coding is applied to stamps and undone again: flux residuals by surface brightness, cosine of the
+    embeddings, change of each head's predictions, and whether that supports claims about survey pixels.
+    """
+    from galpipe.commit import write_bytes
+    from galpipe.evaluate.jpeg_figure import draw
+    from galpipe.evaluate.jpeg_route import compare, verdict
+    from galpipe.lvm.predict import Predictor
+    from galpipe.lvm.registry import model_folder
+
+    if not real and not mock_count:
+        raise ConfigurationError("real stamps or mock galaxies", "neither")
+    predictor = Predictor.load(model_folder(model, root / "models"), threads=1)
+    populations, failures = _populations(real, mock_count, seed)
+    groups = {}
+    for name, stamps in populations.items():
+        say(f"{name}: {len(stamps)} stamps, every route")
+        groups[name] = compare(predictor, stamps)
+    if plot is not None:
+        write_bytes(plot, draw(groups))
+    result = {
+        "status": "ok",
+        "counts": {name: len(stamps) for name, stamps in populations.items()},
+        "failures": failures,
+        "model_hash": predictor.model_hash,
+        "verdict": verdict(groups.get("real", [])),
+        "groups": groups,
+    }
+    emit(result, as_json, _text(result))
+
+
+def _populations(real: Sequence[Path], mock_count: int, seed: int) -> tuple[dict[str, StampSet], list[dict[str, Any]]]:
+    from galpipe.evaluate.jpeg_mock import mock_stamps
+    from galpipe.stamps.external import read_stamps
+    from galpipe.stamps.stampset import StampSet, concatenate
+
+    failures: list[dict[str, Any]] = []
+    found: list[StampSet] = []
+    files = [item for path in real for item in (sorted(path.glob("*.fits")) if path.is_dir() else [path])]
+    for item in read_stamps(files):
+        if isinstance(item, StampSet):
+            found.append(item)
+        else:
+            failures.append({"unit": "", "file": item.file, "kind": item.kind, "reason": str(item)})
+    if real and not found:
+        raise BadData("at least one stamp that can be read", f"none of {len(files)} files", file=str(real[0]))
+    populations = {"real": concatenate(found)} if found else {}
+    if mock_count:
+        say(f"mock: drawing a brick with seed {seed}")
+        populations["mock"] = mock_stamps(mock_count, seed)
+    return populations, failures
+
+
+def _text(result: dict[str, Any]) -> str:
+    lines = []
+    for name, routes in result["groups"].items():
+        lines.append(
+            f"{name}, {routes[0]['galaxies']} galaxies; different galaxies: cosine {routes[0]['embedding']['between_galaxies']:.3f}"
+        )
+        heads = list(routes[0]["heads"])
+        lines.append(f"  {'JPEG route like':<24} {'cosine':>7} {'again':>6}  change / spread: {' '.join(f'{head:>12}' for head in heads)}")
+        for item in routes:
+            changes = " ".join(f"{item['heads'][head]['change']:>12.2f}" if head in item["heads"] else f"{'-':>12}" for head in heads)
+            cosine, again = item["embedding"]["cosine"], item["embedding"]["found_again"]
+            lines.append(f"  {item['route']:<24} {cosine:>7.3f} {again:>6.2f}                   {changes}")
+    verdict = result["verdict"]
+    supported = {route: heads for route, heads in verdict["supported"].items() if heads}
+    lines += [f"rule: {verdict['rule']}", f"claims supported: {supported or 'none'} ({verdict['reason']})"]
+    return "\n".join(lines)
