@@ -34,6 +34,7 @@ def summary_text(result: dict[str, Any]) -> str:
     if result.get("report"):
         lines.append(f"  report   {result['report']}")
     lines += [f"  absent   {item['unit']}: {item['reason']}" for item in result["absent"][:10]]
+    lines += [f"  note     {item['bricks']} bricks: {item['reason']}" for item in result["notes"][:10]]
     # a reason begins with its unit and file
     lines += [f"  FAILED   {item['reason'].splitlines()[0]}" for item in result["failures"][:20]]
     return "\n".join(lines)

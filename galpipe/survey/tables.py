@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from galpipe.errors import BadData
 from galpipe.survey.bricks import brickids_of, geometry_of
-
-CAPITAL_BANDS = ("Y",)
-"""Bands that are written with a capital letter."""
+from galpipe.survey.files import plain_names
 
 EDGES = ("ra1", "ra2", "dec1", "dec2")
 _SCALARS = {
@@ -54,7 +52,8 @@ def read_brick_table(content: bytes, file: str) -> pa.Table:
         # unpacked as it is read: a release's table is 180 MB
         with fits.open(gzip.GzipFile(fileobj=raw) if content[:2] == b"\x1f\x8b" else raw, memmap=False) as hdus:
             data = next(hdu.data for hdu in hdus if isinstance(hdu, fits.BinTableHDU))
-            given = {_plain_name(name): _native(np.asarray(data.field(name))) for name in data.names if _is_used(name)}
+            plain = plain_names([str(name) for name in data.names])
+            given = {name: _native(np.asarray(data.field(index))) for index, name in enumerate(plain) if _is_used(name)}
     # damaged tables raise many kinds of error inside astropy and zlib
     except (OSError, EOFError, zlib.error, StopIteration, ValueError, KeyError, TypeError, IndexError) as error:
         raise BadData("a readable table of bricks", f"{type(error).__name__}: {error}", file=file) from error
@@ -65,16 +64,7 @@ def read_brick_table(content: bytes, file: str) -> pa.Table:
 
 
 def _is_used(name: str) -> bool:
-    return name.lower() in _SCALARS or name.lower().startswith("nexp_")
-
-
-def _plain_name(name: str) -> str:
-    """A column's name in lower case, but for the band at its end, which stays as it is in file names (``nexp_Y``)."""
-    stem, _, band = name.rpartition("_")
-    if stem.lower() != "nexp":
-        return name.lower()
-    # a table in capitals does not tell: bands are small letters, but for Y
-    return f"nexp_{band if name != name.upper() or band in CAPITAL_BANDS else band.lower()}"
+    return name in _SCALARS or name.startswith("nexp_")
 
 
 def brick_table(names: NDArray[np.str_], given: dict[str, NDArray[np.generic]], file: str) -> pa.Table:

@@ -107,7 +107,9 @@ def test_what_the_table_says_comes_before_the_rule() -> None:
 
 
 def test_a_region_that_the_rule_does_not_know_comes_last_and_is_told() -> None:
-    tables = {name: read_brick_table(table_bytes(bricks), name) for name, bricks in {"east": [LOW, BOTH, NORTH], "south": [LOW, BOTH]}.items()}
+    tables = {
+        name: read_brick_table(table_bytes(bricks), name) for name, bricks in {"east": [LOW, BOTH, NORTH], "south": [LOW, BOTH]}.items()
+    }
     owned, notes = resolve(tables)
     # the south has no claim to what lies north of the rule's declination
     assert owned["east"].tolist() == [False, True, True]
