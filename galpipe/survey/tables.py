@@ -48,19 +48,19 @@ def read_brick_table(content: bytes, file: str) -> pa.Table:
         If it is not a table of bricks of the survey's grid.
     """
     try:
-        raw = io.BytesIO(content)
-        # unpacked as it is read: a release's table is 180 MB
-        with fits.open(gzip.GzipFile(fileobj=raw) if content[:2] == b"\x1f\x8b" else raw, memmap=False) as hdus:
+        # at once: astropy goes back and forth in a file, and would unpack it twice
+        plain = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+        with fits.open(io.BytesIO(plain), memmap=False) as hdus:
             data = next(hdu.data for hdu in hdus if isinstance(hdu, fits.BinTableHDU))
-            plain = plain_names([str(name) for name in data.names])
-            given = {name: _native(np.asarray(data.field(index))) for index, name in enumerate(plain) if _is_used(name)}
+            names = plain_names([str(name) for name in data.names])
+            given = {name: _native(np.asarray(data.field(index))) for index, name in enumerate(names) if _is_used(name)}
     # damaged tables raise many kinds of error inside astropy and zlib
     except (OSError, EOFError, zlib.error, StopIteration, ValueError, KeyError, TypeError, IndexError) as error:
         raise BadData("a readable table of bricks", f"{type(error).__name__}: {error}", file=file) from error
     if "brickname" not in given:
         raise BadData("a column 'brickname'", f"columns {sorted(given)[:8]}", file=file)
-    names = np.char.strip(given["brickname"].astype("S8")).astype(str)
-    return brick_table(names, {key: value for key, value in given.items() if key != "brickname"}, file)
+    bricks = np.char.strip(given["brickname"].astype("S8")).astype(str)
+    return brick_table(bricks, {key: value for key, value in given.items() if key != "brickname"}, file)
 
 
 def _is_used(name: str) -> bool:
