@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from catalogs.shard import read_footer, write_parquet
 from galpipe.errors import BadData
+from galpipe.survey.selection import REPEATED
 from galpipe.unit import Status, Unit
 
 STATUSES = ("predicted", "filtered", "failed")
@@ -95,13 +96,11 @@ def finish(cut: pa.Table, predicted: Collection[int], failed: Mapping[int, str] 
     ids = [int(value) for value in cut["source_id"].to_pylist()]
     status = cut["status"].to_pylist()
     reason = [text or "" for text in cut["reason"].to_pylist()]
-    selected = {source for source, state in zip(ids, status, strict=True) if state == "selected"}
-    _check_books(selected, set(predicted), set(failed), str(unit or ""))
-    for row, source in enumerate(ids):
-        if source in failed:
-            status[row], reason[row] = "failed", failed[source]
-        elif source in selected:
-            status[row], reason[row] = "predicted", ""
+    # by row, not by id: a row that was left out may repeat the id of one that was not
+    rows = {source: row for row, (source, state) in enumerate(zip(ids, status, strict=True)) if state == "selected"}
+    _check_books(set(rows), set(predicted), set(failed), str(unit or ""))
+    for source, row in rows.items():
+        status[row], reason[row] = ("failed", failed[source]) if source in failed else ("predicted", "")
     columns = {name: cut[name] if name in cut.column_names else pa.nulls(cut.num_rows, SCHEMA.field(name).type) for name in SCHEMA.names}
     columns |= {"status": pa.array(status, pa.string()), "reason": pa.array(reason, pa.string())}
     return pa.table([pc.cast(columns[item.name], item.type) for item in SCHEMA], schema=SCHEMA)
@@ -140,16 +139,18 @@ def check_totals(outcomes: pa.Table, shard_rows: int, unit: Unit, sources: int |
     Raises
     ------
     BadData
-        If a status is unknown, a source is listed twice or a total differs.
+        If a status is unknown, a source is listed twice (but for rows that were left out because they repeat another) or a total
+        differs.
     """
     unknown = sorted(set(outcomes["status"].to_pylist()) - set(STATUSES))
     if unknown:
         raise BadData(f"outcomes among {STATUSES}", f"{unknown}", unit=str(unit))
     if sources is not None and sources != outcomes.num_rows:
         raise BadData(f"{sources} outcomes, one for each row of the Tractor table", f"{outcomes.num_rows}", unit=str(unit))
-    distinct = len(np.unique(outcomes["source_id"].to_numpy()))
-    if distinct != outcomes.num_rows:
-        raise BadData("one outcome per source", f"{outcomes.num_rows - distinct} repeated", unit=str(unit))
+    once = outcomes.filter(pc.invert(pc.is_in(outcomes["reason"], pa.array(sorted(REPEATED)))))
+    distinct = len(np.unique(once["source_id"].to_numpy()))
+    if distinct != once.num_rows:
+        raise BadData("one outcome per source", f"{once.num_rows - distinct} repeated", unit=str(unit))
     predicted = count(outcomes)["predicted"]
     if predicted != shard_rows:
         raise BadData(f"{predicted} shard rows, the predicted outcomes", f"{shard_rows}", unit=str(unit))

@@ -15,7 +15,7 @@ from galpipe.columns import Column
 from galpipe.errors import ConfigurationError
 from galpipe.survey.tractor import subset_schema
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised by hand when the meaning of a column changes; part of every shard's fingerprint."""
 
 HEALPIX = "_healpix_29"
@@ -90,8 +90,8 @@ _SHAPE = (
     Column("shape_e2_ivar", _F32, "", "Inverse variance of shape_e2"),
     Column("sersic", _F32, "", "Sersic index of the model"),
     Column("sersic_ivar", _F32, "", "Inverse variance of sersic"),
-    Column("maskbits", _I32, "", "Survey mask bits at the source's pixel"),
-    Column("fitbits", _I32, "", "Survey fit bits"),
+    Column("maskbits", _I64, "", "Survey mask bits at the source's pixel"),
+    Column("fitbits", _I64, "", "Survey fit bits"),
     Column("ref_cat", _TEXT, "", "Reference catalog of the source, empty if none"),
     Column("ref_id", _I64, "", "Id in the reference catalog"),
 )

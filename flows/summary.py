@@ -41,6 +41,7 @@ class Summary:
     totals: Counter[str] = field(default_factory=Counter)
     failures: list[dict[str, str]] = field(default_factory=list)
     absent: list[dict[str, str]] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
     made: list[Unit] = field(default_factory=list)
 
     def add(self, receipt: Receipt) -> None:
@@ -52,7 +53,10 @@ class Summary:
             self.made.append(receipt.unit)
             self.totals.update(receipt.counts)
         note = {"unit": str(receipt.unit), "file": receipt.file, "kind": receipt.status, "reason": receipt.reason}
-        if receipt.status == "no_work" or (receipt.status == "done" and receipt.reason):
+        if receipt.status == "done" and receipt.reason and receipt.stage != "fetch":
+            # most bricks of a new release have the same to say
+            self.notes[receipt.reason] += 1
+        elif receipt.status == "no_work" or (receipt.status == "done" and receipt.reason):
             self.absent.append({**note, "kind": "absent" if receipt.status == "done" else "no_work"})
         elif receipt.status != "done":
             self.failures.append(note)
@@ -103,5 +107,6 @@ class Summary:
             "worker_peak_memory": self.peak_memory,
             "failures": self.failures[:LISTED],
             "absent": self.absent[:LISTED],
+            "notes": [{"reason": reason, "bricks": bricks} for reason, bricks in self.notes.most_common(LISTED)],
             "publication": self.publication,
         }

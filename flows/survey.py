@@ -77,6 +77,7 @@ def survey(
         if request.force:
             fetch_again(context, units)
         summary.note_missing(source.name, plan.missing)
+        summary.notes.update(dict.fromkeys(plan.notes, len(plan.units)))
         summary.up_to_date = len(plan.units) - len(units)
         if units:
             sweep(context, units)

@@ -6,6 +6,7 @@ from galpipe.errors import NoWork
 from galpipe.stamps.cut import cut_brick
 from galpipe.stamps.store import store_fingerprint, store_summary, write_store
 from galpipe.survey.files import load_brick_files
+from galpipe.survey.unknown import words
 from galpipe.unit import Receipt, Unit
 from tasks.chain import chain, fetch_fingerprint
 from tasks.context import RunContext, guarded
@@ -51,5 +52,6 @@ def _cut(context: RunContext, unit: Unit) -> Receipt:
         rows=stored["rows"],
         content_hash=stored["content_hash"],
         fingerprint=links.cut,
+        reason=words(stored["attrs"].get("unknown", {})),
         counts=stored["counts"],
     )

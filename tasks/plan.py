@@ -114,7 +114,7 @@ def _settled_files(context: RunContext, release: Release, unit: Unit) -> BrickFi
         checksums, absent = {}, {read_outcomes_meta(outcomes).file}
     else:
         return None
-    told = {item.sha256: item for item in kept.records if item.sha256} if kept else {}
+    told = {(item.name, item.sha256): item for item in kept.records if item.sha256} if kept else {}
     records = []
     for item in release.wanted_files(unit, context.settings.fetch, context.settings.fetch.bands):
         head = (item.name, item.path, item.product, item.band)
@@ -122,7 +122,7 @@ def _settled_files(context: RunContext, release: Release, unit: Unit) -> BrickFi
             records.append(FileRecord(*head, "absent"))
         elif item.name in checksums:
             sha256 = checksums[item.name]
-            records.append(told.get(sha256) or FileRecord(*head, "unverified", sha256))
+            records.append(told.get((item.name, sha256)) or FileRecord(*head, "unverified", sha256))
     return BrickFiles(unit, layout.brick_folder(unit), tuple(records))
 
 

@@ -28,7 +28,9 @@ RULES = {
     "forced_psf_in_mask": "forced to a point source inside a mask",
     "no_ivar": "not observed in the selecting band",
     "faint": "fainter than the limit",
-    "bad_position": "position is not a number",
+    "bad_position": "position is not one on the sky",
+    "duplicated_row": "copy of another row of the table",
+    "conflicting_rows": "rows of one id that do not agree",
     "not_in_list": "not in the list of ids",
     "no_coverage": "too few pixels with data",
 }

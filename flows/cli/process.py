@@ -34,6 +34,7 @@ def summary_text(result: dict[str, Any]) -> str:
     if result.get("report"):
         lines.append(f"  report   {result['report']}")
     lines += [f"  absent   {item['unit']}: {item['reason']}" for item in result["absent"][:10]]
+    lines += [f"  note     {item['bricks']} bricks: {item['reason']}" for item in result["notes"][:10]]
     # a reason begins with its unit and file
     lines += [f"  FAILED   {item['reason'].splitlines()[0]}" for item in result["failures"][:20]]
     return "\n".join(lines)
@@ -123,7 +124,7 @@ def run_survey(release: str, region: str, place: tuple[Path, str], options: dict
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--bricks", default=2, show_default=True, help="Neighbouring bricks.")
 @click.option("--seed", default=1, show_default=True)
-@click.option("--like", type=click.Choice(["dr9", "dr10", "dr11"]), default="dr9", show_default=True, help="Release to imitate.")
+@click.option("--like", type=click.Choice(["dr8", "dr9", "dr10", "dr11"]), default="dr9", show_default=True, help="Release to imitate.")
 @click.option("--galaxies", default=250, show_default=True, help="Galaxies with z < 20 per brick.")
 @click.option(
     "--faint", default=22.5, show_default=True, metavar="MAG", help="Faintest z magnitude; 22.5 gives 1,500 galaxies beyond z = 20."

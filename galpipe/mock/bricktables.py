@@ -20,6 +20,10 @@ from galpipe.survey.bricks import ROWS, Brick, all_centers, brick_by_id, row_col
 TYPES = {"npsf": "PSF", "nsimp": "SIMP", "nrex": "REX", "nexp": "EXP", "ndev": "DEV", "ncomp": "COMP", "nser": "SER", "ndup": "DUP"}
 
 
+HIST_BINS = {"dr8": 6, "dr9": 6}
+"""Numbers of exposures that are counted apart, where they are not 11."""
+
+
 @dataclass(frozen=True)
 class Totals:
     """What the summary table says of one brick."""
@@ -43,7 +47,7 @@ def totals_of(frame: Frame, fitted: Fit) -> Totals:
     counts["nobjs"] = int(primary.sum())
     own = (frame.mask & 1) == 0
     bands, hist = {}, {}
-    bins = 6 if frame.spec.like == "dr9" else 11
+    bins = HIST_BINS.get(frame.spec.like, 11)
     for band, products in frame.pixels.items():
         bands[band] = _band_totals(products, own)
         for name in ("psfdepth", "galdepth"):
@@ -97,7 +101,7 @@ def _names(ra: NDArray[np.float64], dec: NDArray[np.float64]) -> NDArray[np.byte
 
 
 def summary_table(spec: MockSpec, totals: list[Totals]) -> fits.BinTableHDU:
-    """One row per brick of the release, lower-case columns (51 for DR9)."""
+    """One row per brick of the release, lower-case columns (51 for DR9; DR8 does not say which survey a brick is taken from)."""
     bands = spec.band_list
     areas = [brick_by_id(total.brickid) for total in totals]
     columns = [
@@ -106,12 +110,12 @@ def summary_table(spec: MockSpec, totals: list[Totals]) -> fits.BinTableHDU:
         fits.Column("dec", "D", array=[area.dec for area in areas]),
     ]
     columns += [fits.Column(f"nexp_{b}", "I", array=[total.bands.get(b, {}).get("nexp", 0) for total in totals]) for b in bands]
-    bins = 6 if spec.like == "dr9" else 11
+    bins = HIST_BINS.get(spec.like, 11)
     columns += [fits.Column(f"nexphist_{b}", f"{bins}J", array=[_hist(total, b, bins) for total in totals]) for b in bands]
     columns += [fits.Column(name, "J", array=[total.counts[name] for total in totals]) for name in ("nobjs", *TYPES)]
     for stem in ("psfsize", "psfdepth", "galdepth"):
         columns += [fits.Column(f"{stem}_{b}", "E", array=[total.bands.get(b, {}).get(stem, 0) for total in totals]) for b in bands]
-    columns += _dust(totals, bands) + _geometry(areas)
+    columns += _dust(totals, bands) + _geometry(areas, not spec.style.two_profiles)
     return fits.BinTableHDU.from_columns(columns)
 
 
@@ -133,12 +137,14 @@ def _dust(totals: list[Totals], bands: tuple[str, ...]) -> list[fits.Column]:
     return columns + [fits.Column(f"ext_{w}", "E", array=EXTINCTION[w] * ebv) for w in ("w1", "w2", "w3", "w4")]
 
 
-def _geometry(areas: list[Brick]) -> list[fits.Column]:
+def _geometry(areas: list[Brick], resolved: bool) -> list[fits.Column]:
     columns = [fits.Column("brickid", "J", array=[area.brickid for area in areas])]
     for name in ("ra1", "ra2", "dec1", "dec2"):
         columns.append(fits.Column(name, "D", array=[getattr(area, name) for area in areas]))
     sky = [(a.ra2 - a.ra1) * np.degrees(np.sin(np.radians(a.dec2)) - np.sin(np.radians(a.dec1))) for a in areas]
     columns.append(fits.Column("area", "D", array=sky))
+    if not resolved:
+        return columns
     yes = np.ones(len(areas), bool)
     return [*columns, fits.Column("survey_primary", "L", array=yes), fits.Column("in_desi", "L", array=yes)]
 

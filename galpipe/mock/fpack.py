@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 COMPRESSION: dict[str, dict[str, object]] = {
     "image": {"compression_type": "RICE_1", "quantize_level": -1e-4, "quantize_method": 2, "dither_seed": 1},
     "invvar": {"compression_type": "RICE_1", "quantize_level": 16.0, "quantize_method": -1},
+    "invvar-dr8": {"compression_type": "RICE_1", "quantize_level": 16.0, "quantize_method": 2, "dither_seed": 1},
     "psfsize": {"compression_type": "GZIP_1", "quantize_level": 0.0},
     "nexp": {"compression_type": "HCOMPRESS_1"},
     "maskbits": {"compression_type": "HCOMPRESS_1"},

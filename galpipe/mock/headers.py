@@ -51,7 +51,7 @@ FIT_BITS = (
 WISE_BITS = ("BRIGHT", "SPIKE", "GHOST", "LATENT", "LATENT2", "HALO", "SATUR", "SPIKE2")
 ANY_BITS = {0: "BADPIX", 1: "SATUR", 2: "INTERP", 4: "CR", 6: "BLEED", 7: "TRANS", 8: "EDGE", 9: "EDGE2", 11: "OUTLIER"}
 
-LAST_MASK_BIT = {"dr9": 13, "dr10": 16, "dr11": 19}
+LAST_MASK_BIT = {"dr8": 13, "dr9": 13, "dr10": 16, "dr11": 19}
 
 PRODTYPE = {"image": "image", "invvar": "wtmap", "nexp": "expmap", "psfsize": "psfsize", "maskbits": "maskbits"}
 BUNIT = {"image": "nanomaggy", "invvar": "1/nanomaggy^2", "psfsize": "arcsec"}
@@ -125,17 +125,17 @@ def image_header(spec: MockSpec, area: Brick, product: str, band: str) -> fits.H
 
 
 def add_bits(header: fits.Header, like: str, table: bool) -> None:
-    """Cards that name the bits: MBIT_n always, FBIT_n, WBIT_n and ABIT_n too; value cards MB_xxx in DR9."""
+    """Cards that name the bits: MBIT_n (DR8: MBITNn), WBIT_n, in tables FBIT_n (from DR9) and ABIT_n; value cards MB_xxx in DR9."""
     for bit, (name, short, comment) in MASK_BITS.items():
         if bit > LAST_MASK_BIT[like]:
             continue
         if like == "dr9":
             header[f"MB_{short}"[:8]] = (1 << bit, f"Mask value: {comment}")
-        header[f"MBIT_{bit}"] = (name, f"maskbits bit {bit}: {comment}")
+        header[f"MBITN{bit}" if like == "dr8" else f"MBIT_{bit}"] = (name, f"maskbits bit {bit}: {comment}")
     for bit, name in enumerate(WISE_BITS):
         header[f"WBIT_{bit}"] = (name, f"wisemask bit {bit}")
     if table:
-        for bit, name in enumerate(FIT_BITS):
+        for bit, name in enumerate(() if like == "dr8" else FIT_BITS):
             header[f"FBIT_{bit}"] = (name, f"fitbits bit {bit}")
         for bit, name in ANY_BITS.items():
             header[f"ABIT_{bit}"] = (name, f"any/allmask bit {bit}")

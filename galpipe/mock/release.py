@@ -28,6 +28,7 @@ from galpipe.mock.spec import MockSpec, MockSummary, truth_folder
 from galpipe.mock.tractor import Fit, fit
 from galpipe.mock.tractor_columns import tractor_columns
 from galpipe.mock.truth import write_truth
+from galpipe.mock.twoprofiles import as_published
 from galpipe.survey.bricks import BRICK_PIXELS, Brick, brick, brick_wcs, row_column
 
 Progress = Callable[[str, int, int], None]
@@ -116,7 +117,7 @@ def write_brick(job: BrickJob) -> _Done:
 def write_frame(job: BrickJob, frame: Frame) -> _Done:
     """Write the coadds, table and truth of a drawn frame."""
     spec, area = job.spec, frame.area
-    fitted = fit(frame, _rng(spec, area, 3))
+    fitted = as_published(spec.style, fit(frame, _rng(spec, area, 3)))
     folder = job.tree / "coadd" / area.name[:3] / area.name
     folder.mkdir(parents=True, exist_ok=True)
     for band, products in frame.pixels.items():
@@ -165,7 +166,9 @@ def _write_band(folder: Path, spec: MockSpec, area: Brick, band: tuple[str, Band
     for product in ("image", "invvar", "nexp", "psfsize"):
         header = image_header(spec, area, product, name)
         label = f"{product.upper()}_{name}" if spec.style.extension_names else ""
-        hdu = compressed_image(getattr(products, product), header, product, label)
+        # DR8's inverse variances were dithered: they dip below zero
+        settings = "invvar-dr8" if product == "invvar" and spec.style.two_profiles else product
+        hdu = compressed_image(getattr(products, product), header, settings, label)
         save_images(folder / f"legacysurvey-{area.name}-{product}-{name}.fits.fz", [hdu])
 
 

@@ -49,12 +49,17 @@ class ReleaseStyle:
     large: str
     """ref_cat code of the large-galaxy atlas."""
     has_north: bool = True
+    galex: bool = False
+    """Whether tables have the ultraviolet columns."""
+    two_profiles: bool = False
+    """DR8: exponential and de Vaucouleurs shapes apart, COMP for SER, brightblob for fitbits, and bit names in cards MBITNn."""
 
 
 STYLES = {
+    "dr8": ReleaseStyle(8000, ("g", "r", "z"), ("g", "r", "z"), "int16", 11, False, "G2", "L2", two_profiles=True),
     "dr9": ReleaseStyle(9010, ("g", "r", "z"), ("g", "r", "z"), "int16", 15, False, "G2", "L3"),
     "dr10": ReleaseStyle(10000, ("g", "r", "i", "z"), (), "int32", 17, False, "GE", "L3", has_north=False),
-    "dr11": ReleaseStyle(11000, ("g", "r", "i", "z"), ("g", "r", "z"), "int32", 25, True, "G3", "L4"),
+    "dr11": ReleaseStyle(11000, ("g", "r", "i", "z"), ("g", "r", "z"), "int32", 25, True, "G3", "L4", galex=True),
 }
 
 
@@ -85,7 +90,7 @@ class MockSpec:
     """Bricks, in a compact block around ``center``."""
     seed: int = 1
     like: str = "dr9"
-    """The release to imitate: ``dr9``, ``dr10``, ``dr11``."""
+    """The release to imitate: ``dr8`` to ``dr11``."""
     galaxies: int = 250
     """Galaxies with z < 20 per brick."""
     faint: int = 1500

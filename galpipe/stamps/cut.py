@@ -15,12 +15,13 @@ from galpipe.config import SOFTENING, SURVEY_PIXSCALE, CutSettings, SelectionSet
 from galpipe.errors import ConfigurationError, NoWork
 from galpipe.stamps.normalize import codec, encode, encode_invvar, in_range
 from galpipe.stamps.stampset import FILLED, StampSet, has_transmission, usable_transmission
-from galpipe.survey.bits import allmask_bit, bit_names, satur_bit
+from galpipe.survey.bits import allmask_bit, as_unsigned, bit_names, satur_bit
 from galpipe.survey.bricks import BRICK_PIXELS, brick_by_name, brick_wcs
 from galpipe.survey.coadd import read_band
 from galpipe.survey.files import BrickFiles
 from galpipe.survey.selection import FAILURES, select
 from galpipe.survey.tractor import read_tractor, stated_rows, tractor_subset
+from galpipe.survey.unknown import unknown_in
 
 CHUNK = 128
 """Stamps gathered at a time: bounds the float arrays beside one band (about 40 MB)."""
@@ -138,7 +139,8 @@ def cut_brick(files: BrickFiles, settings: CutSettings, selection: SelectionSett
     path = files.path("tractor")
     if path is None:
         raise NoWork("a Tractor table", "absent", unit=unit, file=f"tractor-{files.unit.brick}.fits")
-    sources = tractor_subset(read_tractor(path, files.unit))
+    table = read_tractor(path, files.unit)
+    sources = tractor_subset(table)
     reasons = np.array(select(sources, selection, files.bands).to_pylist(), dtype=object)
     rows = np.flatnonzero(reasons == "")
     stamps, fractions = _cut(files, settings, sources.take(pa.array(rows)))
@@ -146,7 +148,7 @@ def cut_brick(files: BrickFiles, settings: CutSettings, selection: SelectionSett
     reasons[rows[~covered]] = "no_coverage"
     if not covered.all():
         stamps = stamps.take(np.flatnonzero(covered))
-    attrs = _attrs(files, settings, selection) | stamps.attrs | {"tractor_rows": stated_rows(sources)}
+    attrs = _attrs(files, settings, selection) | stamps.attrs | {"tractor_rows": stated_rows(sources), "unknown": unknown_in(table)}
     stamps = StampSet(stamps.image, stamps.invvar_code, stamps.mask, stamps.sources, stamps.bands, stamps.pixscale, stamps.softening, attrs)
     return CutResult(stamps, outcomes_table(sources, reasons))
 
@@ -260,12 +262,12 @@ def _flag_plane(files: BrickFiles, bands: tuple[str, ...]) -> NDArray[np.uint8] 
     if files.path("maskbits") is None:
         return None
     plane, header = read_band(files, "maskbits")
-    # int16 in DR9, int32 later; both fit
-    bits, names = plane.astype(np.int32, copy=False), bit_names(header)
+    # int16 in DR9, int32 later, perhaps wider one day
+    bits, names = as_unsigned(plane), bit_names(header)
     flags = np.zeros(bits.shape, np.uint8)
     for b, band in enumerate(bands):
         wanted = [bit for bit in (satur_bit(band, names), allmask_bit(band, names)) if bit is not None]
-        value = np.int32(sum(1 << bit for bit in wanted))
+        value = bits.dtype.type(sum(1 << bit for bit in wanted if bit < 8 * bits.itemsize))
         flags |= ((bits & value) != 0).astype(np.uint8) << np.uint8(b)
     return flags
 

@@ -6,6 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 MASKBITS: dict[str, int] = {
     "NPRIMARY": 0,
     "BRIGHT": 1,
@@ -92,3 +95,20 @@ def allmask_bit(band: str, names: Mapping[str, int] | None = None) -> int | None
 def mask_value(names: Mapping[str, int], wanted: tuple[str, ...]) -> int:
     """The sum of the values of the bits that exist among the wanted names."""
     return sum(1 << names[name] for name in wanted if name in names)
+
+
+def mask_values(bits: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Masks as int64, each bit where it was: the highest bit of a narrower signed type is a bit, not a sign.
+
+    Parameters
+    ----------
+    bits : ndarray of int
+        Any integer type and shape.
+    """
+    return as_unsigned(bits).astype(np.uint64).view(np.int64)
+
+
+def as_unsigned(bits: NDArray[np.generic]) -> NDArray[np.unsignedinteger]:
+    """The same bits as the unsigned type of the same width, without a copy."""
+    unsigned: NDArray[np.unsignedinteger] = bits.view(bits.dtype.str.replace("i", "u"))
+    return unsigned

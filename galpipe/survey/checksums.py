@@ -7,22 +7,28 @@ from pathlib import PurePosixPath
 
 from galpipe.unit import NO_REGION, Unit
 
-_LINE = re.compile(r"([0-9a-fA-F]{64})[ \t]+\*?(.*\S)")
+_LINE = re.compile(r"\\?([0-9a-fA-F]{64})[ \t]+\*?(.*\S)")
+_TAGGED = re.compile(r"SHA(?:2-)?256 ?\((.+)\) ?= ?([0-9a-fA-F]{64})", re.IGNORECASE)
 LIST_ENDING = ".sha256sum"
 
 
 def parse_checksums(text: str) -> dict[str, str]:
     """sha256 (lower case) by bare file name.
 
-    The two separators in use (two blanks, or a blank and ``*``) and paths before the name are accepted; what is not such a
-    line (an error page) is passed over.
+    The two separators in use (two blanks, or a blank and ``*``), paths before the name, sums in capitals, lines as Windows ends
+    them and the form ``SHA256 (name) = sum`` are accepted; what is not such a line (a comment, an error page) is passed over.
     """
     found = {}
-    for line in text.splitlines():
-        match = _LINE.fullmatch(line.strip())
-        if match:
-            found[PurePosixPath(match.group(2)).name] = match.group(1).lower()
+    for line in text.removeprefix("\ufeff").splitlines():
+        if match := _LINE.fullmatch(line.strip()):
+            found[_bare(match.group(2))] = match.group(1).lower()
+        elif match := _TAGGED.fullmatch(line.strip()):
+            found[_bare(match.group(1))] = match.group(2).lower()
     return found
+
+
+def _bare(name: str) -> str:
+    return PurePosixPath(name.replace("\\", "/")).name
 
 
 def checksum_folders(unit: Unit, prefix: str) -> tuple[str, str]:

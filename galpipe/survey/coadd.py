@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
+from galpipe.config import SURVEY_PIXSCALE
 from galpipe.errors import BadData, NoWork
-from galpipe.survey.bricks import BRICK_PIXELS
+from galpipe.survey.bricks import BRICK_PIXELS, brick_by_name
 from galpipe.survey.files import BrickFiles
 
 BRICK_SHAPE = (BRICK_PIXELS, BRICK_PIXELS)
+_NAMED = re.compile(r"legacysurvey-(\d{4}[pm]\d{3})-")
 NONFINITE_CARD = "NONFINIT"
 """Header card that `read_image` adds: how many pixels were NaN or infinite."""
 
@@ -92,6 +95,48 @@ def _native(
     return image, header
 
 
+def check_header(header: fits.Header, file: str, unit: str = "") -> None:
+    """Refuse an image that is of another brick than its file name says, or not on that brick's pixel grid.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        Cards that are not there are not compared.
+    file : str
+        ``legacysurvey-<brick>-...``; any other name is not checked.
+    unit : str
+        For messages.
+
+    Raises
+    ------
+    BadData
+        Naming the card.
+    """
+    named = _NAMED.match(file)
+    if named is None:
+        return
+    area = brick_by_name(named.group(1))
+    cards: dict[str, object] = {"BRICK": area.name, "BRICKNAM": area.name, "BRICKID": area.brickid}
+    for card, expected in cards.items():
+        if card in header and str(header[card]).strip() != str(expected):
+            raise BadData(f"{card} {expected}, of the file's name", f"{header[card]!r}", unit=unit, file=file)
+    scale = SURVEY_PIXSCALE / 3600
+    middle = BRICK_PIXELS / 2 + 0.5
+    # how far the image may lie off, in degrees or pixels: a twentieth of a pixel, over the whole frame for the matrix
+    grid = {"CRVAL1": (area.ra, scale / 20), "CRVAL2": (area.dec, scale / 20), "CRPIX1": (middle, 0.05), "CRPIX2": (middle, 0.05)}
+    matrix = {"CD1_1": -scale, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": scale}
+    for card, (value, tolerance) in (grid | {card: (value, scale / 20 / middle) for card, value in matrix.items()}).items():
+        if card in header and not _near(header[card], value, tolerance, card == "CRVAL1"):
+            raise BadData(f"{card} {value:.10g}, of brick {area.name}", f"{header[card]!r}", unit=unit, file=file)
+
+
+def _near(given: object, value: float, tolerance: float, turns: bool) -> bool:
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        return False
+    step = (given - value + 180) % 360 - 180 if turns else given - value
+    return abs(step) <= tolerance
+
+
 def read_band(files: BrickFiles, product: str, band: str = "") -> tuple[NDArray[np.float32] | NDArray[np.integer], fits.Header]:
     """Read one product of a fetched brick, whole.
 
@@ -100,10 +145,12 @@ def read_band(files: BrickFiles, product: str, band: str = "") -> tuple[NDArray[
     NoWork
         If the brick does not have it.
     BadData
-        As `read_image`.
+        As `read_image` and `check_header`.
     """
     path = files.path(product, band)
     if path is None:
         name = f"{product}-{band}" if band else product
         raise NoWork(f"a {name} file", "absent", unit=str(files.unit), file=name)
-    return read_image(path, unit=str(files.unit))
+    image, header = read_image(path, unit=str(files.unit))
+    check_header(header, path.name, str(files.unit))
+    return image, header

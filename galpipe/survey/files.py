@@ -131,6 +131,28 @@ def sort_bands(bands: set[str]) -> tuple[str, ...]:
     return tuple(sorted(bands, key=lambda band: ("griz".find(band) % 5, band)))
 
 
+CAPITAL_BANDS = ("Y",)
+"""Bands that are written with a capital letter."""
+
+
+def plain_names(columns: list[str]) -> list[str]:
+    """Column names in lower case, but for a band at the end, which stays as it is in file names: ``flux_Y``, ``nexp_Y``.
+
+    Parameters
+    ----------
+    columns : list of str
+        All names of a table: one in capitals throughout does not tell how its bands are written.
+    """
+    capitals = all(name == name.upper() for name in columns)
+    plain = []
+    for name in columns:
+        stem, _, band = name.rpartition("_")
+        # WISE_Y is a coordinate
+        kept = band in CAPITAL_BANDS and stem != "WISE" if capitals else stem == stem.lower()
+        plain.append(f"{stem.lower()}_{band}" if stem and len(band) == 1 and kept else name.lower())
+    return plain
+
+
 def load_brick_files(folder: Path, unit: Unit) -> BrickFiles | None:
     """The record of a fetched brick; None if there is none, it is unreadable or it is of another brick."""
     try:

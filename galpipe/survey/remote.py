@@ -11,7 +11,7 @@ from pathlib import Path
 from galpipe.commit import fault_point, fsync_folder, write_bytes
 from galpipe.config import FetchSettings
 from galpipe.errors import BadData, RemoteFailure, ResourceFailure
-from galpipe.survey.coadd import read_image
+from galpipe.survey.coadd import check_header, read_image
 from galpipe.survey.files import FETCH_FILE, BrickFiles, FileRecord, FileStatus, load_brick_files
 from galpipe.survey.releases import Release, RemoteFile
 from galpipe.survey.tractor import read_tractor
@@ -213,7 +213,7 @@ def _fault_of(job: _Job, item: RemoteFile, came: Downloaded, path: Path) -> BadD
         if item.product == "tractor":
             read_tractor(path, job.unit)
         else:
-            read_image(path, unit=label)
+            check_header(read_image(path, unit=label)[1], item.name, label)
     except BadData as error:
         return BadData(error.expected, error.got, unit=label, file=item.name)
     return None

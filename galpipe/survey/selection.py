@@ -15,6 +15,8 @@ from galpipe.survey.tractor import maskbit_names
 
 GALAXY_TYPES = ("REX", "EXP", "DEV", "SER", "COMP")
 RULES = (
+    "duplicated_row",
+    "conflicting_rows",
     "bad_position",
     "not_in_list",
     "not_primary",
@@ -28,8 +30,11 @@ RULES = (
 )
 """Every reason that `select` gives, in the order in which they are tried."""
 
-FAILURES = frozenset({"bad_position", "bad_flux"})
+FAILURES = frozenset({"conflicting_rows", "bad_position", "bad_flux"})
 """Reasons that are failures of the data rather than choices."""
+
+REPEATED = frozenset({"duplicated_row", "conflicting_rows"})
+"""Reasons that more than one row of a source may have."""
 
 
 def _column(sources: pa.Table, name: str, missing: float) -> NDArray[np.float64]:
@@ -67,7 +72,7 @@ def select(sources: pa.Table, settings: SelectionSettings, bands: tuple[str, ...
         If the selection has no such name or its list cannot be read.
     """
     ra, dec = _column(sources, "ra", np.nan), _column(sources, "dec", np.nan)
-    rules = [("bad_position", ~(np.isfinite(ra) & (np.abs(dec) <= 90)))]
+    rules = [*_repeated(sources), ("bad_position", ~((ra >= 0) & (ra < 360) & (np.abs(dec) <= 90)))]
     named = LIMITED.fullmatch(settings.name)
     if settings.ids_file is not None:
         wanted = np.array(sorted(read_ids(settings.ids_file)), np.int64)
@@ -83,10 +88,32 @@ def select(sources: pa.Table, settings: SelectionSettings, bands: tuple[str, ...
     return pa.array(reason.tolist(), pa.string())
 
 
+def _repeated(sources: pa.Table) -> list[tuple[str, NDArray[np.bool_]]]:
+    """Rows with an id that another row has: copies of the first one but it, and all rows of an id that do not agree.
+
+    They agree when they are the same in every column that is carried on.
+    """
+    copies, conflicts = np.zeros(sources.num_rows, bool), np.zeros(sources.num_rows, bool)
+    ids = sources["source_id"]
+    if ids.null_count < len(ids):
+        values, place, count = np.unique(ids.fill_null(-1).to_numpy(), return_inverse=True, return_counts=True)
+        rows = np.flatnonzero((count[place] > 1) & (values[place] >= 0))
+        # as text, a NaN is equal to another
+        texts = [repr(row) for row in sources.take(pa.array(rows)).to_pylist()]
+        for value in np.unique(place[rows]):
+            same = rows[place[rows] == value]
+            if len({texts[int(at)] for at in np.searchsorted(rows, same)}) == 1:
+                copies[same[1:]] = True
+            else:
+                conflicts[same] = True
+    return [("duplicated_row", copies), ("conflicting_rows", conflicts)]
+
+
 def _type_rules(sources: pa.Table) -> list[tuple[str, NDArray[np.bool_]]]:
     kind = sources["type"].fill_null("").to_numpy(zero_copy_only=False).astype(str)
     names = maskbit_names(sources)
-    bits = _column(sources, "maskbits", 0.0).astype(np.int64)
+    # not by way of a float, which has no room for 64 bits
+    bits = sources["maskbits"].fill_null(0).to_numpy().astype(np.int64)
     # a table without the column (a sweep) says it by a mask bit, or holds primary sources only
     stated = _column(sources, "brick_primary", -1.0)
     primary = np.where(stated >= 0, stated > 0, (bits & mask_value(names, ("NPRIMARY",))) == 0)

@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from galpipe.errors import BadData
 from galpipe.survey.bricks import brickids_of, geometry_of
-
-CAPITAL_BANDS = ("Y",)
-"""Bands that are written with a capital letter."""
+from galpipe.survey.files import plain_names
 
 EDGES = ("ra1", "ra2", "dec1", "dec2")
 _SCALARS = {
@@ -50,31 +48,23 @@ def read_brick_table(content: bytes, file: str) -> pa.Table:
         If it is not a table of bricks of the survey's grid.
     """
     try:
-        raw = io.BytesIO(content)
-        # unpacked as it is read: a release's table is 180 MB
-        with fits.open(gzip.GzipFile(fileobj=raw) if content[:2] == b"\x1f\x8b" else raw, memmap=False) as hdus:
+        # at once: astropy goes back and forth in a file, and would unpack it twice
+        plain = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+        with fits.open(io.BytesIO(plain), memmap=False) as hdus:
             data = next(hdu.data for hdu in hdus if isinstance(hdu, fits.BinTableHDU))
-            given = {_plain_name(name): _native(np.asarray(data.field(name))) for name in data.names if _is_used(name)}
+            names = plain_names([str(name) for name in data.names])
+            given = {name: _native(np.asarray(data.field(index))) for index, name in enumerate(names) if _is_used(name)}
     # damaged tables raise many kinds of error inside astropy and zlib
     except (OSError, EOFError, zlib.error, StopIteration, ValueError, KeyError, TypeError, IndexError) as error:
         raise BadData("a readable table of bricks", f"{type(error).__name__}: {error}", file=file) from error
     if "brickname" not in given:
         raise BadData("a column 'brickname'", f"columns {sorted(given)[:8]}", file=file)
-    names = np.char.strip(given["brickname"].astype("S8")).astype(str)
-    return brick_table(names, {key: value for key, value in given.items() if key != "brickname"}, file)
+    bricks = np.char.strip(given["brickname"].astype("S8")).astype(str)
+    return brick_table(bricks, {key: value for key, value in given.items() if key != "brickname"}, file)
 
 
 def _is_used(name: str) -> bool:
-    return name.lower() in _SCALARS or name.lower().startswith("nexp_")
-
-
-def _plain_name(name: str) -> str:
-    """A column's name in lower case, but for the band at its end, which stays as it is in file names (``nexp_Y``)."""
-    stem, _, band = name.rpartition("_")
-    if stem.lower() != "nexp":
-        return name.lower()
-    # a table in capitals does not tell: bands are small letters, but for Y
-    return f"nexp_{band if name != name.upper() or band in CAPITAL_BANDS else band.lower()}"
+    return name in _SCALARS or name.startswith("nexp_")
 
 
 def brick_table(names: NDArray[np.str_], given: dict[str, NDArray[np.generic]], file: str) -> pa.Table:

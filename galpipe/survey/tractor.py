@@ -10,11 +10,12 @@ import pyarrow.compute as pc
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from galpipe.config import SURVEY_PIXSCALE
 from galpipe.errors import BadData
-from galpipe.survey.bits import bit_names
-from galpipe.survey.bricks import Brick, brick_by_name, brick_wcs
+from galpipe.survey.bits import bit_names, mask_values
+from galpipe.survey.bricks import Brick, brick_by_name
 from galpipe.survey.coadd import check_complete
+from galpipe.survey.files import plain_names
+from galpipe.survey.positions import add_pixels, inside, turned
 from galpipe.unit import Unit
 
 NEEDED = ("release", "brickid", "objid", "type", "ra", "dec", "ebv")
@@ -37,7 +38,7 @@ BAND_QUANTITIES = (
 SHAPES = ("shape_r", "shape_e1", "shape_e2")
 PHOTO_Z = (*(f"z_phot_{name}" for name in ("mean", "median", "std", "l68", "u68", "l95", "u95")), "z_spec")
 _NOT_COMPUTED = -99.0
-_F32, _I32 = pa.float32(), pa.int32()
+_F32, _I32, _I64 = pa.float32(), pa.int32(), pa.int64()
 
 
 def subset_schema(bands: tuple[str, ...] = ("g", "r", "i", "z")) -> pa.Schema:
@@ -55,8 +56,8 @@ def subset_schema(bands: tuple[str, ...] = ("g", "r", "i", "z")) -> pa.Schema:
         ("bx", _F32),
         ("by", _F32),
         ("ebv", _F32),
-        ("maskbits", _I32),
-        ("fitbits", _I32),
+        ("maskbits", _I64),
+        ("fitbits", _I64),
         ("ref_cat", pa.string()),
         ("ref_id", pa.int64()),
     ]
@@ -82,14 +83,15 @@ def read_tractor(path: Path, unit: Unit | None = None) -> pa.Table:
     Returns
     -------
     pyarrow.Table
-        All columns, names in lower case, native byte order, text stripped, vector columns as lists. Rows with a NaN
-        position are kept (`galpipe.survey.selection` fails them one by one). Schema metadata ``maskbits`` holds the bit
+        All columns, names in lower case (but for the band at the end: ``flux_Y``), native byte order, text stripped, vector columns
+        as lists. A right ascension that is a whole turn off is put right. Rows with a NaN position, and rows that repeat an
+        objid, are kept (`galpipe.survey.selection` fails them one by one). Schema metadata ``maskbits`` holds the bit
         names of the header as ``NAME=bit`` pairs, ``stated_rows`` the header's own count of rows.
 
     Raises
     ------
     BadData
-        If the file does not read, lacks a needed column (named), repeats an objid or is of another brick.
+        If the file does not read, lacks a needed column (named) or is of another brick.
     """
     name, label = path.name, str(unit) if unit else ""
     if path.stat().st_size == 0:
@@ -111,14 +113,14 @@ def read_tractor(path: Path, unit: Unit | None = None) -> pa.Table:
     table = table.replace_schema_metadata({"maskbits": bits, "stated_rows": str(stated)})
     if unit is None:
         _require(table, ("ra", "dec"), name, "")
-        return table
+        return turned(table)
     return _as_brick(table, unit, name)
 
 
 def _first_table(hdus: fits.HDUList) -> pa.Table | None:
     for hdu in hdus:
         if isinstance(hdu, fits.BinTableHDU):
-            names = [str(item).lower() for item in hdu.columns.names]
+            names = plain_names([str(item) for item in hdu.columns.names])
             return pa.table([_arrow(hdu.data.field(index)) for index in range(len(names))], names=names)
     return None
 
@@ -152,10 +154,11 @@ def _as_brick(table: pa.Table, unit: Unit, file: str) -> pa.Table:
     if "shapeexp_r" not in table.column_names:
         _require(table, SHAPES, file, label)
     _check_owner(table, brick, file, label)
+    table = turned(table, brick)
     if "brick_primary" not in table.column_names:
-        table = table.append_column("brick_primary", pa.array(_inside(table, brick)))
+        table = table.append_column("brick_primary", pa.array(inside(table, brick)))
     if "bx" not in table.column_names or "by" not in table.column_names:
-        table = _add_pixels(table, brick)
+        table = add_pixels(table, brick)
     return table
 
 
@@ -173,28 +176,6 @@ def _check_owner(table: pa.Table, brick: Brick, file: str, label: str) -> None:
         names = set(pc.unique(table["brickname"]).to_pylist())
         if names - {brick.name}:
             raise BadData(f"brickname {brick.name} in every row", f"{sorted(names)[:5]}", unit=label, file=file)
-    distinct = len(pc.unique(packed_id(table)))
-    if distinct != table.num_rows:
-        raise BadData("one row per (release, objid)", f"{table.num_rows - distinct} repeated", unit=label, file=file)
-
-
-def _positions(table: pa.Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return table["ra"].to_numpy().astype(np.float64), table["dec"].to_numpy().astype(np.float64)
-
-
-def _inside(table: pa.Table, brick: Brick) -> NDArray[np.bool_]:
-    ra, dec = _positions(table)
-    return (ra >= brick.ra1) & (ra < brick.ra2) & (dec >= brick.dec1) & (dec < brick.dec2)
-
-
-def _add_pixels(table: pa.Table, brick: Brick) -> pa.Table:
-    ra, dec = _positions(table)
-    good = np.isfinite(ra) & np.isfinite(dec)
-    pixels = np.full((2, len(ra)), np.nan, np.float32)
-    if good.any():
-        pixels[:, good] = brick_wcs(brick, SURVEY_PIXSCALE).all_world2pix(ra[good], dec[good], 0)
-    rest = table.drop_columns([name for name in ("bx", "by") if name in table.column_names])
-    return rest.append_column("bx", pa.array(pixels[0])).append_column("by", pa.array(pixels[1]))
 
 
 def packed_id(table: pa.Table) -> pa.Array:
@@ -236,6 +217,7 @@ def tractor_subset(table: pa.Table, bands: tuple[str, ...] = ("g", "r", "i", "z"
     """
     given = {name: table[name] for name in table.column_names}
     given["source_id"] = packed_id(table)
+    given |= {name: pa.array(mask_values(table[name].to_numpy())) for name in ("maskbits", "fitbits") if name in given}
     if "shape_r" not in given and "shapeexp_r" in given and "type" in given:
         given.update(_shapes_by_type(table))
     schema = subset_schema(bands)

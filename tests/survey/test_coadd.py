@@ -7,7 +7,8 @@ import pytest
 from astropy.io import fits
 
 from galpipe.errors import BadData, NoWork
-from galpipe.survey.coadd import NONFINITE_CARD, read_band, read_image
+from galpipe.survey.bricks import brick_at
+from galpipe.survey.coadd import NONFINITE_CARD, check_header, read_band, read_image
 from galpipe.survey.files import BrickFiles, FileRecord
 from galpipe.unit import Unit
 from tests.survey.fake_release import UNIT, image_bytes
@@ -90,3 +91,45 @@ def test_records_round_trip(tmp_path: Path) -> None:
     assert BrickFiles.from_json(files.to_json(), tmp_path) == files
     with pytest.raises(BadData, match=r"fetch\.json"):
         BrickFiles.from_json("{}", tmp_path)
+
+
+ZERO = brick_at(0.05, 22.25)
+
+
+def cards(**changed: object) -> fits.Header:
+    header = fits.Header([("BRICK", ZERO.name), ("BRICKID", ZERO.brickid), ("CRVAL1", ZERO.ra), ("CRVAL2", ZERO.dec)])
+    header.extend([("CRPIX1", 1800.5), ("CRPIX2", 1800.5), ("CD1_1", -0.262 / 3600), ("CD1_2", 0.0), ("CD2_1", 0), ("CD2_2", 0.262 / 3600)])
+    header.update(changed)
+    return header
+
+
+@pytest.mark.parametrize(
+    "changed", [{}, {"CRVAL1": ZERO.ra + 360}, {"CRVAL1": ZERO.ra - 360}, {"CRVAL2": ZERO.dec + 1e-6}, {"BRICK": ZERO.name + "  "}]
+)
+def test_a_header_that_agrees_with_the_file_name(changed: dict[str, object]) -> None:
+    check_header(cards(**changed), f"legacysurvey-{ZERO.name}-image-g.fits.fz")
+
+
+def test_cards_that_are_not_there_are_not_asked_for() -> None:
+    check_header(fits.Header(), f"legacysurvey-{ZERO.name}-image-g.fits.fz")
+    check_header(cards(BRICK="1126p222"), "mine.fits")
+
+
+@pytest.mark.parametrize(
+    ("card", "value"),
+    [
+        ("BRICK", "1126p222"),
+        ("BRICKNAM", "1126p222"),
+        ("BRICKID", 1),
+        ("CRVAL1", ZERO.ra + 1e-4),
+        ("CRVAL2", "here"),
+        ("CRPIX1", 1800.0),
+        ("CRPIX2", 1e300),
+        ("CD1_1", 0.262 / 3600),
+        ("CD2_2", 0.27 / 3600),
+        ("CD1_2", 1e-7),
+    ],
+)
+def test_a_header_that_does_not(card: str, value: object) -> None:
+    with pytest.raises(BadData, match=rf"u legacysurvey-{ZERO.name}-image-g.fits.fz: expected {card} "):
+        check_header(cards(**{card: value}), f"legacysurvey-{ZERO.name}-image-g.fits.fz", "u")

@@ -8,8 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from galpipe.config import SelectionSettings
 from galpipe.errors import BadData
-from galpipe.survey.bricks import brick_by_name, brick_wcs
+from galpipe.stamps.cut import outcomes_table
+from galpipe.survey.bits import MASKBITS
+from galpipe.survey.bricks import brick_at, brick_by_name, brick_wcs
+from galpipe.survey.selection import select
 from galpipe.survey.tractor import (
     NEEDED,
     bands_of,
@@ -21,6 +25,8 @@ from galpipe.survey.tractor import (
     tractor_subset,
     unpack_id,
 )
+from galpipe.survey.unknown import nameless_bits, unknown_in, words
+from galpipe.unit import Unit
 from tests.survey.fake_release import BRICK, UNIT, tractor_bytes, tractor_columns
 
 
@@ -85,12 +91,27 @@ def test_a_wrong_name_beside_the_right_id(path: Path) -> None:
         read_tractor(path, UNIT)
 
 
-def test_repeated_ids(path: Path) -> None:
-    columns = tractor_columns()
-    columns["objid"][:] = 5
+def test_rows_that_repeat_an_id_are_told_apart(path: Path) -> None:
+    columns = tractor_columns(8)
+    columns["objid"][:] = [0, 1, 1, 2, 3, 3, 3, 4]
+    columns["shape_e1"][1:3] = np.nan
+    columns["flux_z"][6] = 999.0
+    columns["ra"][3] = np.nan
     path.write_bytes(tractor_bytes(columns))
-    with pytest.raises(BadData, match="got 2 repeated"):
-        read_tractor(path, UNIT)
+    subset = tractor_subset(read_tractor(path, UNIT))
+    assert stated_rows(subset) == subset.num_rows == 8
+    reasons = select(subset, SelectionSettings(), ("g", "r", "z")).to_pylist()
+    assert reasons == ["", "", "duplicated_row", "bad_position", *["conflicting_rows"] * 3, ""]
+    result = outcomes_table(subset, np.array(reasons, object))
+    assert result["status"].to_pylist() == ["selected", "selected", "filtered", "failed", *["failed"] * 3, "selected"]
+
+
+def test_the_same_objid_in_two_releases_is_no_repetition(path: Path) -> None:
+    columns = tractor_columns(2)
+    columns["objid"][:] = 5
+    columns["release"][1] = 9012
+    path.write_bytes(tractor_bytes(columns))
+    assert select(tractor_subset(read_tractor(path, UNIT)), SelectionSettings(), ("z",)).to_pylist() == ["", ""]
 
 
 def test_rows_without_position_are_kept(path: Path) -> None:
@@ -162,6 +183,93 @@ def test_redshifts_that_were_not_computed_are_null(path: Path) -> None:
     subset = tractor_subset(read_after(path, columns))
     assert subset["z_phot_median"].to_pylist() == [pytest.approx(0.3), None]
     assert subset["z_spec"].null_count == 2
+
+
+ZERO = brick_at(0.05, 22.25)
+"""A brick that begins at RA 0."""
+
+
+@pytest.mark.parametrize(
+    ("ra", "expected"),
+    [
+        (0.0003, 0.0003),
+        (360.0003, 0.0003),
+        (360.0, 0.0),
+        (-0.0001, 359.9999),
+        (-1e-15, 0.0),
+        (-359.9, 0.1),
+        (-150.0, None),
+        (720.1, None),
+        (np.inf, None),
+        (1e300, None),
+    ],
+)
+def test_positions_a_whole_turn_off_are_put_right(tmp_path: Path, ra: float, expected: float | None) -> None:
+    path, unit = tmp_path / f"tractor-{ZERO.name}.fits", Unit("dr9", "south", ZERO.name)
+    columns = tractor_columns(2, ZERO.name)
+    columns["ra"][1] = ra
+    path.write_bytes(tractor_bytes(columns))
+    subset = tractor_subset(read_tractor(path, unit))
+    reasons = select(subset, SelectionSettings(), ("g", "r", "z")).to_pylist()
+    if expected is None:
+        assert reasons == ["", "bad_position"]
+    else:
+        assert subset["ra"].to_pylist()[1] == pytest.approx(expected, abs=1e-9)
+        assert 0 <= subset["ra"].to_pylist()[1] < 360
+        assert reasons == ["", ""]
+
+
+def test_what_a_turn_puts_right_is_primary_where_it_belongs(tmp_path: Path) -> None:
+    path = tmp_path / f"tractor-{ZERO.name}.fits"
+    columns = tractor_columns(2, ZERO.name)
+    columns["ra"][:] = [360.0003, -0.0003]
+    for name in ("brick_primary", "bx", "by"):
+        del columns[name]
+    path.write_bytes(tractor_bytes(columns))
+    table = read_tractor(path, Unit("dr9", "south", ZERO.name))
+    assert table["brick_primary"].to_pylist() == [True, False]
+    assert np.diff(table["bx"].to_numpy())[0] == pytest.approx(0.0006 * 3600 / 0.262 * np.cos(np.radians(ZERO.dec)), rel=0.01)
+
+
+def test_a_band_with_a_capital_letter_keeps_it(path: Path) -> None:
+    columns = tractor_columns(bands="grzY")
+    for table_columns in (columns, {name.upper(): values for name, values in columns.items()} | {"WISE_Y": np.zeros(3, np.float32)}):
+        table = read_after(path, table_columns)
+        assert bands_of(table) == ("g", "r", "z", "Y")
+        assert tractor_subset(table, ("Y",))["flux_Y"].to_pylist() == [20.0] * 3
+        assert "wise_Y" not in table.column_names
+
+
+@pytest.mark.parametrize("kind", ["i2", "i4", "i8", "u8"])
+def test_mask_bits_of_every_width_stay_where_they_are(path: Path, kind: str) -> None:
+    columns = tractor_columns()
+    highest = 8 * np.dtype(kind).itemsize - 1
+    columns["maskbits"] = np.array([0, 2, 1 << (highest - 1)], kind)
+    columns["maskbits"][1] |= np.array(1, kind) << np.array(highest, kind)
+    table = read_after(path, columns)
+    values = [value % (1 << 64) for value in tractor_subset(table)["maskbits"].to_pylist()]
+    assert values == [0, 2 + (1 << highest), 1 << (highest - 1)]
+    assert nameless_bits(table) == [bit for bit in (highest - 1, highest) if bit not in MASKBITS.values()]
+
+
+def test_what_this_version_does_not_know_is_listed(path: Path) -> None:
+    columns = tractor_columns(3, bands="grzY")
+    columns["maskbits"] = np.array([0, 1 << 33, 1 << 21], np.int64)
+    columns["type"] = np.array(["EXP", "RING", "PSF"], "S4")
+    columns["ring_radius"] = np.ones(3, np.float32)
+    columns["sersic_g"] = np.ones(3, np.float32)
+    unknown = unknown_in(read_after(path, columns))
+    assert unknown == {"bands": ["Y"], "columns": ["ring_radius", "sersic_g"], "types": ["RING"], "maskbits": ["21", "33"]}
+    assert words(unknown) == ("unknown to this version, left aside: bands Y; columns ring_radius, sersic_g; types RING; maskbits 21, 33")
+    assert unknown_in(read_after(path, tractor_columns())) == {}
+    assert words({}) == ""
+
+
+def test_bits_that_the_header_names_are_known(path: Path) -> None:
+    columns = tractor_columns()
+    columns["maskbits"] = np.full(3, 1 << 21, np.int64)
+    path.write_bytes(tractor_bytes(columns, {"MBIT_1": "BRIGHT", "MBIT_21": "NEW"}))
+    assert nameless_bits(read_tractor(path, UNIT)) == []
 
 
 @given(st.integers(0, 0x7FFF), st.integers(1, 662174), st.integers(0, 0x3FFFFF))
