@@ -13,6 +13,8 @@ LIMITS = """\
 - Questions that few are asked learn least: see `spiral-winding` and `edge-on-bulge` among the scores, hardly better than the constant.
 - Detection: masks are not scored; clumps and arms of resolved galaxies may count as objects of their own; the score threshold was chosen
   on training bricks, where completeness and purity meet. Purity stands beside 1 because the central object alone is always true.
+- Sizes and shapes lean on the mock's relation of size and magnitude: of a disk of 3 arcsec and r = 18.5, fainter per area than the mock
+  has them, the axis ratio comes out 0.2 too round.
 - Stamps of 39.8 arcsec: larger galaxies are cut off, their sizes and magnitudes are wrong.
 - Magnitudes are dereddened, because the pixels are.
 - Restored images are for the eye: sharpened to 0.85 of the stamp's own PSF (FWHM, per band); no flux may be measured on them.
