@@ -53,6 +53,11 @@ def _rows() -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
     return dec, count, first
 
 
+def columns_of_row(row: int) -> int:
+    """Number of bricks in a row (0..720)."""
+    return int(_rows()[1][row])
+
+
 def row_column(ra: ArrayLike, dec: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Row and column of the brick that owns each position.
 
