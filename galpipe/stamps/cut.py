@@ -18,8 +18,9 @@ from galpipe.stamps.stampset import FILLED, StampSet, has_transmission, usable_t
 from galpipe.survey.bits import allmask_bit, as_unsigned, bit_names, satur_bit
 from galpipe.survey.bricks import BRICK_PIXELS, brick_by_name, brick_wcs
 from galpipe.survey.coadd import read_band
+from galpipe.survey.edges import EDGE_REASON, select_with_edges
 from galpipe.survey.files import BrickFiles
-from galpipe.survey.selection import FAILURES, select
+from galpipe.survey.selection import FAILURES
 from galpipe.survey.tractor import read_tractor, stated_rows, tractor_subset
 from galpipe.survey.unknown import unknown_in
 
@@ -40,7 +41,10 @@ OUTCOMES = pa.schema(
         ("reason", pa.string()),
     ]
 )
-"""One row per source of the Tractor table; status ``selected``, ``filtered`` or ``failed``, reason empty when selected."""
+"""One row per source of the Tractor table; status ``selected``, ``filtered`` or ``failed``, reason empty when selected.
+
+A selected source just beyond its brick's edge has reason `EDGE_REASON`.
+"""
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ def cut_brick(files: BrickFiles, settings: CutSettings, selection: SelectionSett
         raise NoWork("a Tractor table", "absent", unit=unit, file=f"tractor-{files.unit.brick}.fits")
     table = read_tractor(path, files.unit)
     sources = tractor_subset(table)
-    reasons = np.array(select(sources, selection, files.bands).to_pylist(), dtype=object)
+    reasons, edge = select_with_edges(sources, selection, files.bands, brick_by_name(files.unit.brick))
     rows = np.flatnonzero(reasons == "")
     stamps, fractions = _cut(files, settings, sources.take(pa.array(rows)))
     covered = (fractions >= selection.min_valid_frac).any(axis=1)
@@ -150,10 +154,10 @@ def cut_brick(files: BrickFiles, settings: CutSettings, selection: SelectionSett
         stamps = stamps.take(np.flatnonzero(covered))
     attrs = _attrs(files, settings, selection) | stamps.attrs | {"tractor_rows": stated_rows(sources), "unknown": unknown_in(table)}
     stamps = StampSet(stamps.image, stamps.invvar_code, stamps.mask, stamps.sources, stamps.bands, stamps.pixscale, stamps.softening, attrs)
-    return CutResult(stamps, outcomes_table(sources, reasons))
+    return CutResult(stamps, outcomes_table(sources, reasons, edge))
 
 
-def outcomes_table(sources: pa.Table, reasons: NDArray[np.object_]) -> pa.Table:
+def outcomes_table(sources: pa.Table, reasons: NDArray[np.object_], edge: NDArray[np.bool_] | None = None) -> pa.Table:
     """Outcomes of the sources of a brick.
 
     Parameters
@@ -162,11 +166,14 @@ def outcomes_table(sources: pa.Table, reasons: NDArray[np.object_]) -> pa.Table:
         Tractor subset, N rows.
     reasons : ndarray of str, shape (N,)
         Empty for a selected source.
+    edge : ndarray of bool, shape (N,), optional
+        The selected sources that lie just beyond the brick's edge.
     """
     # too few pixels to predict is a reason to leave a source out, not a failure
     status = ["selected" if not reason else "failed" if reason in FAILURES else "filtered" for reason in reasons]
+    told = reasons if edge is None else np.where(edge & (reasons == ""), EDGE_REASON, reasons)
     columns = [sources[name] for name in OUTCOMES.names[:6]]
-    return pa.table([*columns, pa.array(status, pa.string()), pa.array(reasons.tolist(), pa.string())], schema=OUTCOMES)
+    return pa.table([*columns, pa.array(status, pa.string()), pa.array(told.tolist(), pa.string())], schema=OUTCOMES)
 
 
 def _attrs(files: BrickFiles, settings: CutSettings, selection: SelectionSettings) -> dict[str, Any]:
