@@ -6,8 +6,8 @@ only; publication sees the outcomes of all bricks, in which every source of ever
 
 * two fits are of one source when each is the other table's nearest to it and they lie within `EDGE` of each other;
 * of two primary ones the brick with the lower id keeps it: the other row is a ``duplicate``;
-* a row beyond its brick's edge (outcome ``edge``) stays only where no brick has the source as its own: then it is ``rescued``, again from
-  the brick with the lower id; otherwise it is the ``neighbour``'s.
+* a row beyond its brick's edge (outcome ``edge``) stays only where no brick has the source as its own, though the brick that it lies in
+  was done: then it is ``rescued``, again from the brick with the lower id; otherwise it is the ``neighbour``'s.
 
 Which rows stay depends on the outcomes of a brick and of those that touch it, not on the order in which bricks were done.
 """
@@ -223,9 +223,9 @@ def _verdict(here: _Edge, row: int, matches: list[_Match], present: set[int]) ->
     if not here.edge[row]:
         better = sorted(match.rank for match in owners if match.predicted and match.rank < rank)
         return (better[0][1], "duplicate") if better else None
-    if owners or not matches or int(here.owner[row]) not in present:
+    if owners or int(here.owner[row]) not in present:
         answered = sorted(match.rank for match in owners if match.predicted)
         return answered[0][1] if answered else None, "neighbour"
-    # in nobody's area by everybody's own fit
+    # in nobody's area by everybody's own fit, or not in the table of the brick whose area it is in
     better = sorted(match.rank for match in matches if match.predicted and match.rank < rank)
     return (better[0][1], "neighbour") if better else (rank[1], "rescued")
