@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from galpipe.config import SOFTENING, SURVEY_PIXSCALE, CutSettings, SelectionSettings
 from galpipe.errors import ConfigurationError, NoWork
+from galpipe.stamps.flags import flag_plane
+from galpipe.stamps.mosaic import completion_of
 from galpipe.stamps.normalize import codec, encode, encode_invvar, in_range
 from galpipe.stamps.stampset import FILLED, StampSet, has_transmission, usable_transmission
-from galpipe.survey.bits import allmask_bit, as_unsigned, bit_names, satur_bit
 from galpipe.survey.bricks import BRICK_PIXELS, brick_by_name, brick_wcs
 from galpipe.survey.coadd import read_band
 from galpipe.survey.edges import EDGE_REASON, select_with_edges
@@ -202,19 +203,27 @@ def _cut(files: BrickFiles, settings: CutSettings, sources: pa.Table) -> tuple[S
     mask = np.zeros((count, size, size), np.uint8)
     fractions = np.zeros((count, len(bands)))
     attrs: dict[str, Any] = {}
-    flags = _flag_plane(files, bands) if count else None
+    flags = flag_plane(files, bands) if count else None
+    completion = completion_of(files, windows, bands)
     for b, band in enumerate(bands):
         image[:, b] = encode(np.zeros(1), codec(SOFTENING[band]))
         absent = files.path("image", band) is None or files.path("invvar", band) is None
         if absent or not count:
             mask |= np.uint8(1 << b)
             continue
-        header = _cut_band(files, BandCut(b, band, windows, flags, usable_transmission(sources, band)), (image, invvar, mask))
+        cut = BandCut(b, band, windows, flags, usable_transmission(sources, band))
+        header = _cut_band(files, cut, (image, invvar, mask))
+        if completion is not None:
+            completion.fill(cut, (image, invvar, mask))
         attrs.setdefault("wcs", {name: header[name] for name in WCS_CARDS if name in header})
         fractions[:, b] = 1 - np.mean((mask & np.uint8(1 << b)) != 0, axis=(1, 2))
+    covered = completion.covered(bands) if completion is not None else None
     for rows in _chunks(count):
-        mask[rows][windows.part(rows).outside()] |= FILLED
+        outside = windows.part(rows).outside()
+        mask[rows][outside if covered is None else outside & ~covered[rows]] |= FILLED
     facts = _facts(files, windows, (x, y), bands) | {f"valid_frac_{band}": fractions[:, b] for b, band in enumerate(bands)}
+    if files.neighbours:
+        facts["mosaic_frac"] = np.zeros(count) if covered is None else covered.mean(axis=(1, 2))
     facts["pixscale"] = np.full(count, settings.pixscale)
     corrected = [has_transmission(sources, band) | (fractions[:, b] == 0) for b, band in enumerate(bands)]
     facts["dereddened"] = np.all(corrected, axis=0)
@@ -262,21 +271,6 @@ def _cut_band(files: BrickFiles, cut: BandCut, out: tuple[NDArray[np.int16], NDA
 
 def _chunks(count: int) -> list[slice]:
     return [slice(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
-
-
-def _flag_plane(files: BrickFiles, bands: tuple[str, ...]) -> NDArray[np.uint8] | None:
-    """Bit b of each brick pixel: SATUR or ALLMASK of band b; None where the release has no maskbits."""
-    if files.path("maskbits") is None:
-        return None
-    plane, header = read_band(files, "maskbits")
-    # int16 in DR9, int32 later, perhaps wider one day
-    bits, names = as_unsigned(plane), bit_names(header)
-    flags = np.zeros(bits.shape, np.uint8)
-    for b, band in enumerate(bands):
-        wanted = [bit for bit in (satur_bit(band, names), allmask_bit(band, names)) if bit is not None]
-        value = bits.dtype.type(sum(1 << bit for bit in wanted if bit < 8 * bits.itemsize))
-        flags |= ((bits & value) != 0).astype(np.uint8) << np.uint8(b)
-    return flags
 
 
 def _positions(files: BrickFiles, sources: pa.Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
