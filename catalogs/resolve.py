@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +27,8 @@ from scipy.spatial import cKDTree
 from catalogs.inventory import Entry, StaleInventory
 from catalogs.outcomes import read_outcomes
 from catalogs.shard import read_footer
-from galpipe.errors import BadData, ConfigurationError
-from galpipe.survey.bricks import Brick, brick_by_name, ids_at
+from galpipe.errors import BadData
+from galpipe.survey.bricks import Brick, ids_at, known_brick
 from galpipe.survey.edges import EDGE_REASON
 from galpipe.survey.neighbours import EDGE, distance_to_edge, touching
 
@@ -110,7 +109,7 @@ class Resolver:
     def around(self, shard: Entry) -> tuple[Entry, ...]:
         """Outcomes of the bricks that touch a shard's, of the same release and any region."""
         release, _, _, file = shard.path.split("/")
-        area = _area(file.partition(".")[0])
+        area = known_brick(file.partition(".")[0])
         near = touching(area) if area else ()
         return tuple(entry for other in near for entry in self._by_brick.get((release, other.name), ()))
 
@@ -158,21 +157,12 @@ class Resolver:
             del self._edges[path]
 
     def _edge(self, entry: Entry) -> _Edge | None:
-        area = _area(entry.path.split("/")[-1].partition(".")[0])
+        area = known_brick(entry.path.split("/")[-1].partition(".")[0])
         if area is None or not entry.rows:
             return None
         if entry.path not in self._edges:
             self._edges[entry.path] = _read_edge(self.folder, entry, area)
         return self._edges[entry.path]
-
-
-@cache
-def _area(name: str) -> Brick | None:
-    """The brick of a name; None for stamps that belong to no brick."""
-    try:
-        return brick_by_name(name)
-    except ConfigurationError:
-        return None
 
 
 def _read_edge(folder: Path, entry: Entry, area: Brick) -> _Edge:

@@ -21,7 +21,7 @@ from galpipe.config import SOFTENING
 from galpipe.stamps.flags import flag_plane
 from galpipe.stamps.normalize import codec, encode, encode_invvar, in_range
 from galpipe.survey.bricks import BRICK_PIXELS, Brick, brick_by_name, brick_wcs
-from galpipe.survey.coadd import read_band
+from galpipe.survey.coadd import Box, read_band
 from galpipe.survey.files import BrickFiles
 from galpipe.survey.neighbours import inside_frame
 
@@ -65,7 +65,7 @@ class _Source:
     area: Brick
     depth: NDArray[np.float64]
     """Pixels to the nearest edge of the neighbour's frame."""
-    box: tuple[slice, slice]
+    box: Box
     """The part of the neighbour's frame that is read."""
     flags: NDArray[np.uint8]
     """Bit b: band b is bad in a pixel that takes part."""
@@ -162,10 +162,9 @@ def completion_of(files: BrickFiles, windows: Windows, bands: tuple[str, ...]) -
     if not others or not len(rows):
         return None
     area = brick_by_name(files.unit.brick)
-    flags = {other.unit.brick: flag_plane(other, bands) for other in others}
     strips = []
     for strip in _strips(windows, rows):
-        found = [_source(strip, area, other, flags[other.unit.brick]) for other in others]
+        found = [_source(strip, area, other, bands) for other in others]
         strips.append((strip, tuple(source for source in found if source is not None)))
     return Completion(windows, rows, tuple(strips), area)
 
@@ -183,7 +182,7 @@ def _strips(windows: Windows, rows: NDArray[np.int64]) -> list[Strip]:
     return [Strip(left, bottom, (top - bottom, right - left)) for left, right, bottom, top in spans if right > left and top > bottom]
 
 
-def _source(strip: Strip, area: Brick, files: BrickFiles, flags: NDArray[np.uint8] | None) -> _Source | None:
+def _source(strip: Strip, area: Brick, files: BrickFiles, bands: tuple[str, ...]) -> _Source | None:
     """A neighbour over a strip; None where its frame does not reach."""
     other = brick_by_name(files.unit.brick)
     gx, gy = np.meshgrid(np.arange(strip.shape[1]), np.arange(strip.shape[0]))
@@ -194,10 +193,10 @@ def _source(strip: Strip, area: Brick, files: BrickFiles, flags: NDArray[np.uint
     x, y = brick_wcs(other).all_world2pix(ra[depth >= SUPPORT], dec[depth >= SUPPORT], 0)
     spans = [(max(0, int(values.min()) - _AROUND), min(BRICK_PIXELS, int(values.max()) + _AROUND + 2)) for values in (y, x)]
     box = slice(*spans[0]), slice(*spans[1])
-    bad = np.zeros(strip.shape, np.uint8)
+    bad, flags = np.zeros(strip.shape, np.uint8), flag_plane(files, bands, box)
     if flags is not None:
-        for b in range(8):
-            grown = maximum_filter((flags[box] >> np.uint8(b)) & np.uint8(1), 2 * SUPPORT + 1)
+        for b in range(len(bands)):
+            grown = maximum_filter((flags >> np.uint8(b)) & np.uint8(1), 2 * SUPPORT + 1)
             if grown.any():
                 bad |= (_project(grown, (other, box), (area, strip), "nearest-neighbor") > 0).astype(np.uint8) << np.uint8(b)
     return _Source(files, other, depth, box, bad)
@@ -215,7 +214,7 @@ def _resampled(strip: Strip, area: Brick, sources: list[_Source], cut: BandCut) 
         mine = nearest == k
         if not mine.any():
             continue
-        plane, invvar = (_finite(read_band(source.files, product, cut.band)[0][source.box]) for product in ("image", "invvar"))
+        plane, invvar = (_finite(read_band(source.files, product, cut.band, source.box)[0]) for product in ("image", "invvar"))
         frames = (source.area, source.box), (area, strip)
         flux[mine] = _project(plane[0], *frames, "bicubic")[mine]
         least = minimum_filter(np.where(plane[1], invvar[0], 0), 2 * SUPPORT + 1)
@@ -229,9 +228,7 @@ def _finite(plane: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_]
     return np.where(known, plane, np.float32(0)).astype(np.float32), known
 
 
-def _project(
-    plane: NDArray[Any], source: tuple[Brick, tuple[slice, slice]], target: tuple[Brick, Strip], order: str
-) -> NDArray[np.float32]:
+def _project(plane: NDArray[Any], source: tuple[Brick, Box], target: tuple[Brick, Strip], order: str) -> NDArray[np.float32]:
     """A part of one frame on a strip of another one; NaN beyond it."""
     (other, box), (area, strip) = source, target
     grid = _shifted(brick_wcs(other), box[1].start, box[0].start)

@@ -130,6 +130,15 @@ def brick_by_name(name: str) -> Brick:
     raise ConfigurationError("a brick name of the survey's grid, such as 1126p222", repr(name))
 
 
+@cache
+def known_brick(name: str) -> Brick | None:
+    """The brick with a name; None if the grid has none."""
+    try:
+        return brick_by_name(name)
+    except ConfigurationError:
+        return None
+
+
 def all_centers() -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """brickid, RA and Dec (deg) of every brick, shape (662174,) each."""
     dec_of, count, first = _rows()

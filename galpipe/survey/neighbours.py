@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from galpipe.survey.bricks import BRICK_PIXELS, ROWS, Brick, brick, brick_wcs, columns_of_row
+from galpipe.survey.bricks import BRICK_PIXELS, ROWS, Brick, brick, brick_wcs, columns_of_row, known_brick
 
 Floats = NDArray[np.float64]
 
@@ -105,6 +105,12 @@ def _border(area: Brick) -> tuple[Floats, Floats]:
     ra, dec = area.ra1 + (area.ra2 - area.ra1) * along, area.dec1 + (area.dec2 - area.dec1) * along
     ends = [np.full(129, value) for value in (area.ra1, area.ra2, area.dec1, area.dec2)]
     return _pixels(area, np.concatenate([ra, ra, ends[0], ends[1]]), np.concatenate([ends[2], ends[3], dec, dec]))
+
+
+def stamp_neighbours_of(name: str) -> tuple[Brick, ...]:
+    """`stamp_neighbours` of the brick with a name; none for a name that is not in the grid."""
+    area = known_brick(name)
+    return stamp_neighbours(area) if area else ()
 
 
 @cache

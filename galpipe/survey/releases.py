@@ -14,10 +14,9 @@ import pyarrow as pa
 
 from galpipe.config import FetchSettings
 from galpipe.errors import ConfigurationError
-from galpipe.survey.bricks import brick_by_name
 from galpipe.survey.checksums import LIST_ENDING, checksum_folders, parse_checksums, published_name
 from galpipe.survey.files import NEIGHBOUR, sort_bands
-from galpipe.survey.neighbours import stamp_neighbours
+from galpipe.survey.neighbours import stamp_neighbours_of
 from galpipe.survey.sources import FolderSource, HttpSource, Source
 from galpipe.survey.tables import brick_table, read_brick_table
 from galpipe.survey.union import KNOWN_UNIONS, UnionSource, union_parts
@@ -204,7 +203,7 @@ class Release:
         mask, table = f"legacysurvey-{brick}-maskbits.fits.fz", f"tractor-{brick}.fits"
         found.append(RemoteFile(coadd + mask, mask, "maskbits"))
         found.append(RemoteFile(f"{prefix}tractor/{group}/{table}", table, "tractor"))
-        for other in stamp_neighbours(brick_by_name(brick)):
+        for other in stamp_neighbours_of(brick):
             found += self._images_of(unit.region, other.name, fetch, bands)
         return found
 
@@ -226,7 +225,7 @@ class Release:
         """
         prefix = self.prefix(unit.region)
         label, found = self.label(unit.region), []
-        others = [checksum_folders(replace(unit, brick=other.name), prefix)[0] for other in stamp_neighbours(brick_by_name(unit.brick))]
+        others = [checksum_folders(replace(unit, brick=other.name), prefix)[0] for other in stamp_neighbours_of(unit.brick)]
         for folder in (*checksum_folders(unit, prefix), *others):
             likely = folder + published_name(label, unit.region, folder, prefix)
             if self.checksums(likely):

@@ -13,7 +13,7 @@ from galpipe.commit import fault_point, fsync_folder, write_bytes
 from galpipe.config import FetchSettings
 from galpipe.errors import BadData, RemoteFailure, ResourceFailure
 from galpipe.layout import folder_beside
-from galpipe.survey.bricks import brick_by_name
+from galpipe.survey.bricks import known_brick
 from galpipe.survey.coadd import check_header, read_image
 from galpipe.survey.files import FETCH_FILE, NEIGHBOUR, BrickFiles, FileRecord, FileStatus, load_brick_files
 from galpipe.survey.neighbours import completed_by
@@ -180,8 +180,8 @@ def _fetch_file(job: _Job, item: RemoteFile) -> FileRecord:
 
 def _from_beside(job: _Job, item: RemoteFile, final: Path) -> Downloaded | None:
     """Link a file that another brick near the pole was fetched with, if it is what is published; None if there is none."""
-    owner = brick_by_name(item.product.partition(NEIGHBOUR)[2] or job.unit.brick)
-    for other in (owner, *completed_by(owner)):
+    owner = known_brick(item.product.partition(NEIGHBOUR)[2] or job.unit.brick)
+    for other in (owner, *completed_by(owner)) if owner else ():
         folder = folder_beside(job.folder, other.name)
         files = load_brick_files(folder, replace(job.unit, brick=other.name)) if other.name != job.unit.brick else None
         told = next((known for known in files.records if known.name == item.name), None) if files else None
