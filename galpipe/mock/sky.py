@@ -84,6 +84,8 @@ def brick_sky(spec: MockSpec, area: Brick, empty: bool = False) -> Catalog:
     low, high = np.sin(np.radians([area.dec1, area.dec2]))
     catalog["dec"] = np.degrees(np.arcsin(rng.uniform(low, high, len(catalog))))
     _bring_together(rng, catalog)
+    if area.ra2 - area.ra1 == 360:
+        catalog["ra"] %= 360  # around the pole there is no edge to stop at
     if spec.edge_galaxies:
         _to_the_edges(np.random.default_rng([spec.seed, area.brickid, 5]), catalog[: min(spec.edge_galaxies, spec.galaxies)], area)
     catalog["ra"] = np.clip(catalog["ra"], area.ra1 + 1e-7, area.ra2 - 1e-7)
