@@ -49,7 +49,7 @@ _RADIUS = 2 * np.sin(np.radians(EDGE / 3600) / 2)
 
 
 @dataclass(frozen=True)
-class _Edge:
+class EdgeSources:
     """The sources of one brick's table near its edge; arrays of shape (N,), ``xyz`` (N, 3)."""
 
     brickid: int
@@ -99,7 +99,7 @@ class Resolver:
     folder: Path
     outcomes: Iterable[Entry]
     _by_brick: dict[tuple[str, str], list[Entry]] = field(default_factory=dict)
-    _edges: dict[str, _Edge] = field(default_factory=dict)
+    _edges: dict[str, EdgeSources] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for entry in self.outcomes:
@@ -140,15 +140,7 @@ class Resolver:
         here = self._edge(beside) if beside else None
         if here is None or not here.predicted.any():
             return {}
-        others = [edge for entry in self.around(shard) if (edge := self._edge(entry)) is not None]
-        matches = _matches(here, others)
-        present = {edge.brickid for edge in others}
-        found = {}
-        for row in np.flatnonzero(here.predicted):
-            verdict = _verdict(here, int(row), matches.get(int(row), []), present)
-            if verdict is not None:
-                found[int(here.ids[row])] = verdict
-        return found
+        return decide(here, [edge for entry in self.around(shard) if (edge := self._edge(entry)) is not None])
 
     def forget(self, shards: Iterable[Entry]) -> None:
         """Let go of what was read, but for the shards' own surroundings: memory is bounded by one partition and the next."""
@@ -156,7 +148,7 @@ class Resolver:
         for path in set(self._edges) - kept:
             del self._edges[path]
 
-    def _edge(self, entry: Entry) -> _Edge | None:
+    def _edge(self, entry: Entry) -> EdgeSources | None:
         area = known_brick(entry.path.split("/")[-1].partition(".")[0])
         if area is None or not entry.rows:
             return None
@@ -165,7 +157,7 @@ class Resolver:
         return self._edges[entry.path]
 
 
-def _read_edge(folder: Path, entry: Entry, area: Brick) -> _Edge:
+def _read_edge(folder: Path, entry: Entry, area: Brick) -> EdgeSources:
     path = folder / entry.path
     try:
         table, told = read_outcomes(path), read_footer(path)["content_hash"]
@@ -175,6 +167,18 @@ def _read_edge(folder: Path, entry: Entry, area: Brick) -> _Edge:
         raise StaleInventory(f"{entry.path} is gone") from error
     if told != entry.content_hash:
         raise StaleInventory(f"{entry.path} was replaced")
+    return edge_sources(table, area)
+
+
+def edge_sources(table: pa.Table, area: Brick) -> EdgeSources:
+    """The sources of a brick's table near its edge.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Outcomes of the brick.
+    area : Brick
+    """
     ra, dec = table["ra"].to_numpy(), table["dec"].to_numpy()
     with np.errstate(invalid="ignore"):
         near = np.abs(distance_to_edge(area, ra, dec)) < 4 * EDGE
@@ -187,10 +191,29 @@ def _read_edge(folder: Path, entry: Entry, area: Brick) -> _Edge:
     xyz = np.stack([value.value for value in spherical_to_cartesian(1.0, np.radians(dec), np.radians(ra))], axis=1).reshape(-1, 3)
     # listed by its id although it is another brick's: wanted as it is
     predicted &= own | edge
-    return _Edge(area.brickid, table["source_id"].to_numpy(), xyz, own, edge, predicted, owner)
+    return EdgeSources(area.brickid, table["source_id"].to_numpy(), xyz, own, edge, predicted, owner)
 
 
-def _matches(here: _Edge, others: list[_Edge]) -> dict[int, list[_Match]]:
+def decide(here: EdgeSources, others: list[EdgeSources]) -> dict[int, tuple[int | None, str]]:
+    """What to do with the predicted rows of a brick that others have too; see `Resolver.verdicts`.
+
+    Parameters
+    ----------
+    here : EdgeSources
+    others : list of EdgeSources
+        Of the bricks that touch it and were done.
+    """
+    matches = _matches(here, others)
+    present = {edge.brickid for edge in others}
+    found = {}
+    for row in np.flatnonzero(here.predicted):
+        verdict = _verdict(here, int(row), matches.get(int(row), []), present)
+        if verdict is not None:
+            found[int(here.ids[row])] = verdict
+    return found
+
+
+def _matches(here: EdgeSources, others: list[EdgeSources]) -> dict[int, list[_Match]]:
     """By row of ``here``: the rows of other tables that are mutually nearest to it, within `EDGE`."""
     found: dict[int, list[_Match]] = {}
     tree = here.tree
@@ -207,7 +230,7 @@ def _matches(here: _Edge, others: list[_Edge]) -> dict[int, list[_Match]]:
     return found
 
 
-def _verdict(here: _Edge, row: int, matches: list[_Match], present: set[int]) -> tuple[int | None, str] | None:
+def _verdict(here: EdgeSources, row: int, matches: list[_Match], present: set[int]) -> tuple[int | None, str] | None:
     rank = here.brickid, int(here.ids[row])
     owners = [match for match in matches if match.own]
     if not here.edge[row]:
