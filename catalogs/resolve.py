@@ -98,26 +98,25 @@ class Resolver:
 
     folder: Path
     outcomes: Iterable[Entry]
-    _by_brick: dict[tuple[str, str], list[Entry]] = field(default_factory=dict)
+    _by_brick: dict[str, list[Entry]] = field(default_factory=dict)
     _edges: dict[str, EdgeSources] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for entry in self.outcomes:
-            release, _, _, file = entry.path.split("/")
-            self._by_brick.setdefault((release, file.partition(".")[0]), []).append(entry)
+            self._by_brick.setdefault(_brick_of(entry), []).append(entry)
 
     def around(self, shard: Entry) -> tuple[Entry, ...]:
-        """Outcomes of the bricks that touch a shard's, of the same release and any region."""
-        release, _, _, file = shard.path.split("/")
-        area = known_brick(file.partition(".")[0])
-        near = touching(area) if area else ()
-        return tuple(entry for other in near for entry in self._by_brick.get((release, other.name), ()))
+        """Outcomes of the bricks that touch a shard's: of its release, or of another region, as in a union of releases."""
+        area = known_brick(_brick_of(shard))
+        release, region = shard.path.split("/")[:2]
+        near = [entry for other in (touching(area) if area else ()) for entry in self._by_brick.get(other.name, ())]
+        apart = [entry.path.split("/")[:2] for entry in near]
+        return tuple(entry for entry, (whose, where) in zip(near, apart, strict=True) if whose == release or where != region)
 
     def own(self, shard: Entry) -> Entry | None:
         """Outcomes that lie beside a shard."""
-        release, _, _, file = shard.path.split("/")
         path = shard.path.removesuffix(".parquet") + ".outcomes.parquet"
-        return next((entry for entry in self._by_brick.get((release, file.partition(".")[0]), ()) if entry.path == path), None)
+        return next((entry for entry in self._by_brick.get(_brick_of(shard), ()) if entry.path == path), None)
 
     def depends_on(self, shards: Iterable[Entry]) -> list[list[str]]:
         """Path and content hash of every outcomes file that decides about rows of the shards, sorted."""
@@ -149,12 +148,16 @@ class Resolver:
             del self._edges[path]
 
     def _edge(self, entry: Entry) -> EdgeSources | None:
-        area = known_brick(entry.path.split("/")[-1].partition(".")[0])
+        area = known_brick(_brick_of(entry))
         if area is None or not entry.rows:
             return None
         if entry.path not in self._edges:
             self._edges[entry.path] = _read_edge(self.folder, entry, area)
         return self._edges[entry.path]
+
+
+def _brick_of(entry: Entry) -> str:
+    return entry.path.rpartition("/")[2].partition(".")[0]
 
 
 def _read_edge(folder: Path, entry: Entry, area: Brick) -> EdgeSources:

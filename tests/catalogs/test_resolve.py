@@ -162,6 +162,15 @@ def test_another_release_is_another_sky(layout: Layout) -> None:
     assert len(published(layout)) == 2
 
 
+def test_regions_of_a_union_of_releases_are_one_sky(layout: Layout) -> None:
+    """DR10 in the south, DR9 in the north: two releases, one source on the line between them."""
+    north = brick_by_name("0001p325")
+    write(layout, Unit("dr10", "south", EAST.name), {7: Fitted(0.1, 32.375 - 0.01 * ARCSEC)})
+    write(layout, Unit("dr9", "north", north.name), {1: Fitted(0.1, 32.375 + 0.01 * ARCSEC)})
+    publish(layout, "main")
+    assert published(layout) == [(EAST.name, 7)]
+
+
 def test_only_partitions_that_a_changed_neighbour_concerns_are_written_again(layout: Layout) -> None:
     """The east brick's rows lie in other partitions than the west's, and are decided again when the west changes."""
     both(layout, {1: Fitted(359.9, DEC)}, {7: Fitted(JUST_EAST, DEC), 8: Fitted(0.2, DEC)})
