@@ -31,6 +31,7 @@ from galpipe.errors import BadData
 from galpipe.survey.bricks import Brick, ids_at, known_brick
 from galpipe.survey.edges import EDGE_REASON
 from galpipe.survey.neighbours import EDGE, distance_to_edge, touching
+from galpipe.survey.selection import REPEATED
 
 RESOLVED = pa.schema(
     [
@@ -185,6 +186,8 @@ def edge_sources(table: pa.Table, area: Brick) -> EdgeSources:
     ra, dec = table["ra"].to_numpy(), table["dec"].to_numpy()
     with np.errstate(invalid="ignore"):
         near = np.abs(distance_to_edge(area, ra, dec)) < 4 * EDGE
+    # a repeated row would be taken for the other table's nearest in place of the one that counts
+    near &= ~np.isin(table["reason"].to_numpy(zero_copy_only=False).astype(str), sorted(REPEATED))
     table, ra, dec = table.filter(pa.array(near)), ra[near], dec[near]
     reason = table["reason"].to_numpy(zero_copy_only=False).astype(str)
     predicted = table["status"].to_numpy(zero_copy_only=False).astype(str) == "predicted"

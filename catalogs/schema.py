@@ -15,7 +15,7 @@ from galpipe.columns import Column
 from galpipe.errors import ConfigurationError
 from galpipe.survey.tractor import subset_schema
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised by hand when the meaning of a column changes; part of every shard's fingerprint."""
 
 HEALPIX = "_healpix_29"

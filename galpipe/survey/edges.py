@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from galpipe.config import SelectionSettings
 from galpipe.survey.bricks import Brick
 from galpipe.survey.neighbours import EDGE, distance_to_edge
-from galpipe.survey.selection import select
+from galpipe.survey.selection import RULES, select
 
 EDGE_REASON = "edge"
 """What the outcome of a predicted source just beyond its brick's edge says."""
@@ -57,5 +57,6 @@ def select_with_edges(
     widened = pa.array(stated.fill_null(False).to_numpy() | beyond, mask=np.array(stated.is_null().to_numpy(), bool))
     reasons = np.array(select(sources.set_column(column, "brick_primary", widened), settings, bands).to_pylist(), dtype=object)
     # what a rule leaves out is its neighbour's before it is faint, or a star
-    reasons[beyond & (reasons != "") & (reasons != "bad_position")] = "not_primary"
+    earlier = ("", *RULES[: RULES.index("not_primary")])
+    reasons[beyond & ~np.isin(reasons.astype(str), earlier)] = "not_primary"
     return reasons, beyond & (reasons == "")
