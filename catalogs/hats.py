@@ -15,14 +15,14 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from catalogs import inventory
-from catalogs.inventory import Inventory
-from catalogs.partitions import Build, StaleInventory, build
+from catalogs.inventory import Inventory, StaleInventory
+from catalogs.partitions import Build, Built, build
 from galpipe.commit import ASIDE, fault_point, fsync_folder, replace_folder
 from galpipe.errors import ConfigurationError, ResourceFailure
 from galpipe.layout import Layout
@@ -50,6 +50,9 @@ class PublishResult:
         Published rows.
     rows_without_position : int
         Rows of the shards that HATS cannot hold.
+    resolved : dict
+        Rows at the edges of bricks, by what became of them (`catalogs.resolve`): left out as ``duplicate`` or as the
+        ``neighbour``'s, or ``rescued``.
     partitions_written, partitions_linked : int
     """
 
@@ -60,6 +63,7 @@ class PublishResult:
     rows_without_position: int = 0
     partitions_written: int = 0
     partitions_linked: int = 0
+    resolved: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -164,22 +168,23 @@ def _publish(layout: Layout, name: str, progress: Callable[[int, int], None] | N
     final = folder / f"v{version}"
     with replace_folder(final) as aside:
         made = build(Build(layout.catalog(name), aside, previous, stock, name), progress)
-        _describe(aside, stock, version, made.rows)
+        _describe(aside, stock, version, made)
     fault_point("publish.pointer")
     _point(folder, version)
     lost = sum(entry.rows - entry.placed_rows for entry in stock.shards)
-    return PublishResult("published", version, final, made.rows, lost, made.written, made.linked)
+    return PublishResult("published", version, final, made.rows, lost, made.written, made.linked, made.resolved)
 
 
-def _describe(aside: Path, stock: Inventory, version: int, rows: int) -> None:
+def _describe(aside: Path, stock: Inventory, version: int, made: Built) -> None:
     inventory.save(stock, aside / INVENTORY)
     (aside / COMPLETENESS).write_text(json.dumps(stock.completeness(), indent=1) + "\n")
     lost = sum(entry.rows - entry.placed_rows for entry in stock.shards)
     body = {
         "state": stock.state(),
         "version": version,
-        "rows": rows,
+        "rows": made.rows,
         "rows_without_position": lost,
+        "resolved": made.resolved,
         "shards": len(stock.shards),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -197,9 +202,9 @@ def _keep(folder: Path, newest: int) -> PublishResult:
     adopted = _pointed(folder) != newest
     if adopted:
         _point(folder, newest)
-    return PublishResult(
-        "published" if adopted else "unchanged", newest, folder / f"v{newest}", told["rows"], told["rows_without_position"]
-    )
+    status: Literal["published", "unchanged"] = "published" if adopted else "unchanged"
+    lost, resolved = told["rows_without_position"], told.get("resolved", {})
+    return PublishResult(status, newest, folder / f"v{newest}", told["rows"], lost, resolved=resolved)
 
 
 def _point(folder: Path, version: int) -> None:

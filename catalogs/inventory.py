@@ -39,6 +39,10 @@ _SCHEMA = pa.schema(
 )
 
 
+class StaleInventory(Exception):
+    """A shard or outcomes file was replaced after it was listed."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One shard or outcomes file.
@@ -49,7 +53,9 @@ class Entry:
         Relative to the catalog's folder.
     size, mtime_ns : int
         By which a file that did not change is known without opening it.
-    content_hash, schema_hash : str
+    content_hash : str
+        From the footer.
+    schema_hash : str
         From a shard's footer; empty for outcomes.
     rows : int
     pixels : dict
@@ -86,7 +92,9 @@ class Inventory:
 
     def state(self) -> str:
         """Hash of all content: two inventories with one state publish the same version."""
-        body = [[entry.path, entry.content_hash] for entry in self.shards] + [[entry.path, entry.counts] for entry in self.outcomes]
+        body = [[entry.path, entry.content_hash] for entry in self.shards] + [
+            [entry.path, entry.counts, entry.content_hash] for entry in self.outcomes
+        ]
         return hashlib.sha256(json.dumps(body).encode()).hexdigest()
 
     def mixture(self) -> str:
@@ -153,7 +161,9 @@ def take(layout: Layout, name: str, known: Inventory | None = None) -> Inventory
     BadData
         If a footer does not read.
     """
-    earlier = {(entry.path, entry.size, entry.mtime_ns): entry for entry in (known.shards + known.outcomes if known else ())}
+    listed = known.shards + known.outcomes if known else ()
+    # an older galpipe did not list the hash of outcomes
+    earlier = {(entry.path, entry.size, entry.mtime_ns): entry for entry in listed if entry.content_hash}
     shards: list[Entry] = []
     outcomes: list[Entry] = []
     for path in _files(layout, name):
@@ -168,7 +178,7 @@ def _read(path: Path, relative: str, size: int, mtime_ns: int) -> Entry:
     if relative.endswith(_OUTCOMES):
         told = read_outcomes_meta(path)
         counts = json.dumps({"status": told.status, "counts": dict(told.counts)}, sort_keys=True)
-        return Entry(relative, size, mtime_ns, rows=told.counts["sources"], counts=counts)
+        return Entry(relative, size, mtime_ns, told.content_hash, rows=told.counts["sources"], counts=counts)
     meta = read_shard_meta(path)
     pixels = tuple(sorted(meta.pixels.items()))
     made_by = {"model": meta.model, "binding": meta.binding}

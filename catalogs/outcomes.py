@@ -24,6 +24,8 @@ from galpipe.unit import Status, Unit
 
 STATUSES = ("predicted", "filtered", "failed")
 
+_REASON = "Rule that filtered it, or why it failed; empty if predicted, 'edge' if predicted just beyond its brick's edge"
+
 SCHEMA = pa.schema(
     [
         pa.field("release", pa.int32()),
@@ -33,7 +35,7 @@ SCHEMA = pa.schema(
         pa.field("ra", pa.float64(), metadata={"unit": "deg"}),
         pa.field("dec", pa.float64(), metadata={"unit": "deg"}),
         pa.field("status", pa.string(), metadata={"description": "predicted, filtered or failed"}),
-        pa.field("reason", pa.string(), metadata={"description": "Rule that filtered it, or why it failed; empty if predicted"}),
+        pa.field("reason", pa.string(), metadata={"description": _REASON}),
     ]
 )
 
@@ -52,6 +54,8 @@ class OutcomesMeta:
     fingerprint : str
     counts : dict
         ``sources``, ``predicted``, ``filtered``, ``failed`` and ``<status>:<reason>``; filled in by `write_outcomes`.
+    content_hash : str
+        sha256 of the rows as encoded; filled in by `write_outcomes`.
     """
 
     unit: Unit
@@ -60,6 +64,7 @@ class OutcomesMeta:
     reason: str = ""
     fingerprint: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
+    content_hash: str = field(default="", compare=False)
 
 
 def empty() -> pa.Table:
@@ -100,7 +105,7 @@ def finish(cut: pa.Table, predicted: Collection[int], failed: Mapping[int, str] 
     rows = {source: row for row, (source, state) in enumerate(zip(ids, status, strict=True)) if state == "selected"}
     _check_books(set(rows), set(predicted), set(failed), str(unit or ""))
     for source, row in rows.items():
-        status[row], reason[row] = ("failed", failed[source]) if source in failed else ("predicted", "")
+        status[row], reason[row] = ("failed", failed[source]) if source in failed else ("predicted", reason[row])
     columns = {name: cut[name] if name in cut.column_names else pa.nulls(cut.num_rows, SCHEMA.field(name).type) for name in SCHEMA.names}
     columns |= {"status": pa.array(status, pa.string()), "reason": pa.array(reason, pa.string())}
     return pa.table([pc.cast(columns[item.name], item.type) for item in SCHEMA], schema=SCHEMA)
@@ -196,7 +201,8 @@ def read_outcomes_meta(path: Path) -> OutcomesMeta:
     footer = read_footer(path)
     try:
         unit = Unit.parse(footer["unit"])
-        meta = OutcomesMeta(unit, cast(Status, footer["status"]), footer["file"], footer["reason"], footer["fingerprint"], footer["counts"])
+        told = (footer["file"], footer["reason"], footer["fingerprint"], footer["counts"], footer["content_hash"])
+        meta = OutcomesMeta(unit, cast(Status, footer["status"]), *told)
         total = footer["counts"]["sources"]
     except KeyError as error:
         raise BadData("the footer of an outcomes file", f"no {error}", file=str(path)) from error

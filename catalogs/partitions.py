@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,7 +28,8 @@ from hats.pixel_math.healpix_pixel import HealpixPixel
 from mocpy import MOC
 from numpy.typing import NDArray
 
-from catalogs.inventory import Entry, Inventory
+from catalogs.inventory import Entry, Inventory, StaleInventory
+from catalogs.resolve import RESOLVED, Resolver
 from catalogs.schema import HEALPIX, HEALPIX_ORDER, PARTITION_ORDER
 from catalogs.shard import PARQUET, read_shard
 from galpipe.commit import fault_point
@@ -40,9 +42,8 @@ MAP_ORDER = 8
 KEYS = "partitions.json"
 """Name of the file that remembers what each partition was made from."""
 
-
-class StaleInventory(Exception):
-    """A shard was replaced after it was listed."""
+RESOLVED_FILE = "resolved.parquet"
+"""Name of the file that says which rows of the shards were left out because another brick has the source (`catalogs.resolve`)."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Built:
     rows: int
     written: int
     linked: int
+    resolved: dict[str, int]
+    """Rows named in `RESOLVED_FILE`, by reason."""
 
 
 def build(work: Build, progress: Callable[[int, int], None] | None = None) -> Built:
@@ -90,8 +93,10 @@ def build(work: Build, progress: Callable[[int, int], None] | None = None) -> Bu
     """
     schema = _common_schema(work)
     members = _members(work.stock)
-    keys = {pixel: _key(entries, schema) for pixel, entries in members.items()}
+    resolver = Resolver(work.shards, work.stock.outcomes)
+    keys = {pixel: _key(entries, schema, resolver) for pixel, entries in members.items()}
     old = json.loads((work.previous / KEYS).read_text()) if work.previous else {}
+    told: list[pa.Table] = [RESOLVED.empty_table()]
     (work.target / "dataset").mkdir(parents=True)
     linked = 0
     for done, (pixel, entries) in enumerate(members.items(), 1):
@@ -99,17 +104,32 @@ def build(work: Build, progress: Callable[[int, int], None] | None = None) -> Bu
         path.parent.mkdir(parents=True, exist_ok=True)
         if work.previous and old.get(str(pixel)) == keys[pixel]:
             _link(partition_path(work.previous, pixel), path)
+            told.append(_resolved_before(work.previous, pixel))
             linked += 1
         else:
-            pq.write_table(_rows_of(work, pixel, entries, schema), path, **PARQUET)
+            rows, resolved = _rows_of(work, pixel, (entries, schema), resolver)
+            pq.write_table(rows, path, **PARQUET)
+            told.append(resolved)
         fault_point("publish.partition")
         if progress:
             progress(done, len(members))
     (work.target / KEYS).write_text(json.dumps(keys))
-    rows = _write_metadata(work, sorted(members), publish_schema(schema))
+    resolved = pa.concat_tables(told).combine_chunks()
+    pq.write_table(resolved, work.target / RESOLVED_FILE, **PARQUET)
+    reasons = dict(sorted(Counter(resolved["reason"].to_pylist()).items()))
+    count = _write_metadata(work, sorted(members), publish_schema(schema))
     fault_point("publish.metadata")
-    _check(work, rows)
-    return Built(rows, len(members) - linked, linked)
+    _check(work, count, left_out(reasons))
+    return Built(count, len(members) - linked, linked, reasons)
+
+
+def left_out(resolved: dict[str, int]) -> int:
+    """Rows of shards that a version does not show, from its counts by reason."""
+    return sum(count for reason, count in resolved.items() if reason != "rescued")
+
+
+def _resolved_before(previous: Path, pixel: int) -> pa.Table:
+    return pq.read_table(previous / RESOLVED_FILE, filters=[("pixel", "==", pixel)], schema=RESOLVED)
 
 
 def partition_path(folder: Path, pixel: int) -> Path:
@@ -144,8 +164,9 @@ def _members(stock: Inventory) -> dict[int, list[Entry]]:
     return dict(sorted(members.items()))
 
 
-def _key(entries: list[Entry], schema: pa.Schema) -> str:
-    body = [ALGORITHM_VERSIONS["publish"], schema.to_string(), [[entry.path, entry.content_hash] for entry in entries]]
+def _key(entries: list[Entry], schema: pa.Schema, resolver: Resolver) -> str:
+    made_from = [[entry.path, entry.content_hash] for entry in entries]
+    body = [ALGORITHM_VERSIONS["publish"], schema.to_string(), made_from, resolver.depends_on(entries)]
     return hashlib.sha256(json.dumps(body).encode()).hexdigest()
 
 
@@ -157,9 +178,11 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _rows_of(work: Build, pixel: int, entries: list[Entry], schema: pa.Schema) -> pa.Table:
-    """A partition's rows, sorted by position: shard by shard, only the rows of the pixel are kept."""
-    parts, expected = [], 0
+def _rows_of(work: Build, pixel: int, wanted: tuple[list[Entry], pa.Schema], resolver: Resolver) -> tuple[pa.Table, pa.Table]:
+    """A partition's rows, sorted by position: shard by shard, only the rows of the pixel are kept. And what was resolved."""
+    entries, schema = wanted
+    parts, expected, resolved = [], 0, []
+    resolver.forget(entries)
     for entry in entries:
         path = work.shards / entry.path
         try:
@@ -171,13 +194,21 @@ def _rows_of(work: Build, pixel: int, entries: list[Entry], schema: pa.Schema) -
         if meta.content_hash != entry.content_hash:
             raise StaleInventory(f"{entry.path} was replaced")
         inside = pc.equal(pc.shift_right(table[HEALPIX], 2 * (HEALPIX_ORDER - PARTITION_ORDER)), pixel)
-        parts.append(table.filter(inside).cast(schema))
-        expected += dict(entry.pixels)[pixel]
+        part = table.filter(inside).cast(schema)
+        verdicts = resolver.verdicts(entry)
+        ids = part["source_id"].to_pylist()
+        named = [(source, *verdicts[source]) for source in ids if source in verdicts]
+        resolved += [(pixel, *verdict) for verdict in named]
+        gone = {source for source, _, reason in named if reason != "rescued"}
+        parts.append(part.filter(pa.array([source not in gone for source in ids], pa.bool_())) if gone else part)
+        expected += dict(entry.pixels)[pixel] - len(gone)
     whole = pa.concat_tables(parts)
     if whole.num_rows != expected:
         raise BadData(f"{expected} rows in pixel {pixel}", f"{whole.num_rows}", file=entries[0].path)
     order = pc.sort_indices(whole.select([HEALPIX, "source_id"]), sort_keys=[(HEALPIX, "ascending"), ("source_id", "ascending")])
-    return _publishable(whole.take(order))
+    columns = list(zip(*sorted(resolved), strict=True)) or [()] * len(RESOLVED)
+    table = pa.table([pa.array(values, item.type) for values, item in zip(columns, RESOLVED, strict=True)], schema=RESOLVED)
+    return _publishable(whole.take(order)), table
 
 
 def _is_list_of_structs(kind: pa.DataType) -> bool:
@@ -265,9 +296,9 @@ def _sky_map(target: Path, pixels: list[int]) -> NDArray[np.int32]:
     return counts
 
 
-def _check(work: Build, rows: int) -> None:
-    expected = sum(entry.placed_rows for entry in work.stock.shards)
+def _check(work: Build, rows: int, gone: int) -> None:
+    expected = sum(entry.placed_rows for entry in work.stock.shards) - gone
     if rows != expected:
-        raise BadData(f"{expected} rows, those of the shards that have a position", f"{rows}", file=str(work.target))
+        raise BadData(f"{expected} rows, those of the shards that have a position, less {gone} resolved", f"{rows}", file=str(work.target))
     if not is_valid_catalog(work.target, strict=True):
         raise BadData("a catalog that hats finds valid", "an invalid one", file=str(work.target))

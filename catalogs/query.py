@@ -1,7 +1,7 @@
 """Ask a published catalog: read-only SQL through DuckDB, and cone and box searches.
 
 Views: ``galaxies`` (a row per galaxy, every column), ``galaxies_clean`` (the science view), ``detections`` (primary ones, a row
-each), ``embeddings``, ``ledger`` and ``outcomes``.
+each), ``embeddings``, ``ledger``, ``outcomes`` and ``resolved`` (rows at the edges of bricks that another brick has too).
 """
 
 # ruff: noqa: S608
@@ -26,11 +26,13 @@ from cdshealpix.nested import cone_search
 from catalogs.hats import version_folder
 from catalogs.inventory import outcomes_files, shard_files
 from catalogs.outcomes import empty
+from catalogs.partitions import RESOLVED_FILE
+from catalogs.resolve import RESOLVED
 from catalogs.schema import MOCK_REDSHIFT, NESTED, PARTITION_ORDER, UNSAFE_FLAGS
 from galpipe.errors import ConfigurationError
 from galpipe.layout import Layout
 
-VIEWS = ("galaxies", "galaxies_clean", "detections", "embeddings", "ledger", "outcomes")
+VIEWS = ("galaxies", "galaxies_clean", "detections", "embeddings", "ledger", "outcomes", "resolved")
 
 _SEPARATION = (
     "3600 * 2 * degrees(asin(sqrt(least(1.0, pow(sin(radians(dec - {dec}) / 2), 2)"
@@ -128,6 +130,7 @@ class Catalog:
     def __init__(self, layout: Layout, name: str, source: _Source, folders: Sequence[Path], ledger: LedgerTable | None = None) -> None:
         self._layout, self._name, self._source, self._ledger = layout, name, source, ledger
         self._lazy: set[str] = set()
+        self._resolved = folders[0] / RESOLVED_FILE
         self._connection = duckdb.connect(":memory:")
         for setting in (
             "python_enable_replacements = false",
@@ -164,7 +167,8 @@ class Catalog:
 
     def _prepare(self, sql: str) -> None:
         """Create the views that cost something only when a query names them."""
-        for view, create in (("ledger", self._create_ledger), ("outcomes", self._create_outcomes)):
+        lazy = {"ledger": self._create_ledger, "outcomes": self._create_outcomes, "resolved": self._create_resolved}
+        for view, create in lazy.items():
             if view not in self._lazy and re.search(rf"\b{view}\b", sql, re.IGNORECASE):
                 create()
                 self._lazy.add(view)
@@ -180,6 +184,12 @@ class Catalog:
             self._connection.execute(f"CREATE VIEW outcomes AS SELECT * FROM {_scan(files)}")
         else:
             self._connection.register("outcomes", empty())
+
+    def _create_resolved(self) -> None:
+        if self._resolved.exists():
+            self._connection.execute(f"CREATE VIEW resolved AS SELECT * FROM {_scan([self._resolved])}")
+        else:
+            self._connection.register("resolved", RESOLVED.empty_table())
 
     def sql(self, query: str) -> pa.Table:
         """Run one SELECT.
@@ -300,7 +310,7 @@ def open_catalog(
     version : int, optional
         A published version; the current one by default.
     live : bool
-        Read the shards as they are now instead.
+        Read the shards as they are now instead, with the rows beyond the edges of their bricks that publication leaves out.
     ledger : callable, optional
         Gives the rows of the view ``ledger``: ``lambda: ledger.table(name)``.
 

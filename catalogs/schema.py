@@ -15,7 +15,7 @@ from galpipe.columns import Column
 from galpipe.errors import ConfigurationError
 from galpipe.survey.tractor import subset_schema
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised by hand when the meaning of a column changes; part of every shard's fingerprint."""
 
 HEALPIX = "_healpix_29"
@@ -111,6 +111,9 @@ _STAMP = (
     Column("stamp_dx", _F32, "pix", "Source position minus the stamp's central pixel, along x"),
     Column("stamp_dy", _F32, "pix", "Same along y"),
     Column("pixscale", _F32, "arcsec", "Size of a stamp pixel"),
+    Column(
+        "mosaic_frac", _F32, "", "Share of the stamp's pixels from neighbouring bricks; null where the brick's own frame holds every stamp"
+    ),
     Column("dereddened", _BOOL, "", "Pixels were corrected for Galactic dust before the model saw them"),
     Column("bands_used", _TEXT, "", "Bands the model saw, in its order, such as 'grz'"),
     Column("degraded", _BOOL, "", "A band that the model was trained on has no data"),

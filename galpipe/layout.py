@@ -8,6 +8,11 @@ from pathlib import Path
 from galpipe.unit import Unit
 
 
+def folder_beside(folder: Path, brick: str) -> Path:
+    """Folder of the fetched files of another brick of the same release and region; ``folder`` is from `Layout.brick_folder`."""
+    return folder.parent.parent / brick[:3] / brick
+
+
 @dataclass(frozen=True)
 class Layout:
     """Paths under one root.

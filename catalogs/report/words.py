@@ -23,6 +23,7 @@ KINDS = {
 
 RULES = {
     "not_primary": "belongs to the neighbouring brick",
+    "edge": "just beyond the edge of its brick: published only where no brick has it as its own",
     "type_psf": "point source",
     "type_dup": "duplicate of a Gaia source",
     "forced_psf_in_mask": "forced to a point source inside a mask",

@@ -46,7 +46,7 @@ def query(
     out: Path | None,
     as_json: bool,
 ) -> None:  # one parameter per option of the command line
-    """Ask the catalog: SQL over galaxies, galaxies_clean, detections, embeddings, ledger, outcomes, or a piece of sky."""
+    """Ask the catalog: SQL over galaxies, galaxies_clean, detections, embeddings, ledger, outcomes, resolved, or a piece of sky."""
     from catalogs.formats import to_json, write_result
     from catalogs.ledger import ledger_of
     from catalogs.query import open_catalog

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from galpipe.mock.frame import Frame
 from galpipe.mock.pixels import BandPixels
-from galpipe.mock.spec import MockSpec
+from galpipe.mock.spec import NORTH_DEC, MockSpec
 from galpipe.mock.tractor import EXTINCTION, Fit
 from galpipe.survey.bricks import ROWS, Brick, all_centers, brick_by_id, row_column
 
@@ -115,7 +115,7 @@ def summary_table(spec: MockSpec, totals: list[Totals]) -> fits.BinTableHDU:
     columns += [fits.Column(name, "J", array=[total.counts[name] for total in totals]) for name in ("nobjs", *TYPES)]
     for stem in ("psfsize", "psfdepth", "galdepth"):
         columns += [fits.Column(f"{stem}_{b}", "E", array=[total.bands.get(b, {}).get(stem, 0) for total in totals]) for b in bands]
-    columns += _dust(totals, bands) + _geometry(areas, not spec.style.two_profiles)
+    columns += _dust(totals, bands) + _geometry(areas, spec)
     return fits.BinTableHDU.from_columns(columns)
 
 
@@ -137,16 +137,18 @@ def _dust(totals: list[Totals], bands: tuple[str, ...]) -> list[fits.Column]:
     return columns + [fits.Column(f"ext_{w}", "E", array=EXTINCTION[w] * ebv) for w in ("w1", "w2", "w3", "w4")]
 
 
-def _geometry(areas: list[Brick], resolved: bool) -> list[fits.Column]:
+def _geometry(areas: list[Brick], spec: MockSpec) -> list[fits.Column]:
     columns = [fits.Column("brickid", "J", array=[area.brickid for area in areas])]
     for name in ("ra1", "ra2", "dec1", "dec2"):
         columns.append(fits.Column(name, "D", array=[getattr(area, name) for area in areas]))
     sky = [(a.ra2 - a.ra1) * np.degrees(np.sin(np.radians(a.dec2)) - np.sin(np.radians(a.dec1))) for a in areas]
     columns.append(fits.Column("area", "D", array=sky))
-    if not resolved:
+    if spec.style.two_profiles:
         return columns
     yes = np.ones(len(areas), bool)
-    return [*columns, fits.Column("survey_primary", "L", array=yes), fits.Column("in_desi", "L", array=yes)]
+    # the mock's sky has no Galaxy: north and south part at the declination alone
+    own = np.array([(area.dec >= NORTH_DEC) == (spec.region == "north") for area in areas]) if spec.regions else yes
+    return [*columns, fits.Column("survey_primary", "L", array=own), fits.Column("in_desi", "L", array=yes)]
 
 
 def write_gzip_table(path: Path, table: fits.BinTableHDU) -> None:

@@ -56,8 +56,8 @@ class Conditions:
 
 
 def conditions(spec: MockSpec, area: Brick) -> Conditions:
-    """Draw a brick's seeing, depth and reddening from ``(seed, brickid)``."""
-    rng = np.random.default_rng([spec.seed, area.brickid, 1])
+    """Draw a brick's seeing, depth and reddening from ``(seed, brickid)`` and, where it is named, the region."""
+    rng = np.random.default_rng(spec.entropy(area.brickid, 1))
     bands = {band: k for k, band in enumerate(ALL_BANDS)}
     shift = 0.08 * rng.standard_normal() + 0.04 * rng.standard_normal(4)
     depth = 0.10 * rng.standard_normal(4)

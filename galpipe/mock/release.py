@@ -76,35 +76,45 @@ def make_release(out: Path, spec: MockSpec, progress: Progress | None = None) ->
     for folder in (out, truth):
         if folder.exists() and any(folder.iterdir()):
             raise ConfigurationError("an empty or new folder for the mock release", "a folder with files in it", file=str(folder))
-    bricks = spec.brick_list()
+    parts = spec.parts()
     done: dict[int, _Done] = {}
     with replace_folder(truth) as new_truth, replace_folder(out) as new_tree:
-        for number, result in _run([BrickJob(spec, k, new_tree / spec.region, new_truth) for k in range(len(bricks))]):
-            done[number] = result
+        jobs = [job for part in parts for job in _jobs(part, new_tree, new_truth)]
+        for index, result in _run(jobs):
+            done[index] = result
             if progress is not None:
-                progress("bricks", len(done), len(bricks))
-        results = [done[k] for k in range(len(bricks))]
-        _write_tables(new_tree, spec, [result.totals for result in results])
+                progress("bricks", len(done), len(jobs))
+        results = [done[k] for k in range(len(jobs))]
+        for part in parts:
+            _write_tables(new_tree, part, [result.totals for job, result in zip(jobs, results, strict=True) if job.spec == part])
+    listed = spec.brick_list()
+    true = {listed[job.number].name: result.galaxies for job, result in zip(jobs, results, strict=True)}
     return MockSummary(
         out,
         truth,
         spec.like,
-        spec.region,
-        tuple(area.name for area in bricks),
-        sum(result.galaxies for result in results),
+        "+".join(part.region for part in parts),
+        tuple(true),
+        sum(true.values()),
         sum(result.totals.rows for result in results),
         time.monotonic() - start,
     )
 
 
+def _jobs(spec: MockSpec, tree: Path, truth: Path) -> list[BrickJob]:
+    """The bricks of one region; a named region's truth lies in its own folder, as its tables differ from the other's."""
+    own = truth / spec.region if spec.regions else truth
+    return [BrickJob(spec, number, tree / spec.region, own) for number in spec.numbers()]
+
+
 def _run(jobs: list[BrickJob]) -> Iterator[tuple[int, _Done]]:
     workers = min(jobs[0].spec.workers or os.cpu_count() or 1, len(jobs))
     if workers == 1:
-        for job in jobs:
-            yield job.number, write_brick(job)
+        for index, job in enumerate(jobs):
+            yield index, write_brick(job)
         return
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting = {pool.submit(write_brick, job): job.number for job in jobs}
+        waiting = {pool.submit(write_brick, job): index for index, job in enumerate(jobs)}
         for future in as_completed(waiting):
             yield waiting[future], future.result()
 
@@ -130,7 +140,7 @@ def write_frame(job: BrickJob, frame: Frame) -> _Done:
 
 
 def _rng(spec: MockSpec, area: Brick, purpose: int) -> np.random.Generator:
-    return np.random.default_rng([spec.seed, area.brickid, purpose])
+    return np.random.default_rng(spec.entropy(area.brickid, purpose))
 
 
 def make_frame(spec: MockSpec, number: int) -> Frame:

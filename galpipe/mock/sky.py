@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galpipe.mock.populations import Floats, fluxes, magnitudes, redshifts, single_component, sizes, step_n
-from galpipe.mock.spec import BRIGHT_LIMIT, FAINT_SLOPE, MockSpec
+from galpipe.mock.spec import BRIGHT_LIMIT, EDGE_REACH, FAINT_SLOPE, MockSpec
 from galpipe.survey.bricks import Brick
 
 Catalog = NDArray[np.void]
@@ -84,11 +84,24 @@ def brick_sky(spec: MockSpec, area: Brick, empty: bool = False) -> Catalog:
     low, high = np.sin(np.radians([area.dec1, area.dec2]))
     catalog["dec"] = np.degrees(np.arcsin(rng.uniform(low, high, len(catalog))))
     _bring_together(rng, catalog)
+    if area.ra2 - area.ra1 == 360:
+        catalog["ra"] %= 360  # around the pole there is no edge to stop at
+    if spec.edge_galaxies:
+        _to_the_edges(np.random.default_rng([spec.seed, area.brickid, 5]), catalog[: min(spec.edge_galaxies, spec.galaxies)], area)
     catalog["ra"] = np.clip(catalog["ra"], area.ra1 + 1e-7, area.ra2 - 1e-7)
     catalog["dec"] = np.clip(catalog["dec"], area.dec1 + 1e-7, area.dec2 - 1e-7)
     catalog["brickid"] = area.brickid
     catalog["number"] = np.arange(len(catalog))
     return catalog[catalog["kind"] == "star"] if empty else catalog
+
+
+def _to_the_edges(rng: np.random.Generator, catalog: Catalog, area: Brick) -> None:
+    """Move sources to just inside the edges of their brick, in turn west, east, south and north."""
+    inside = EDGE_REACH * rng.uniform(0, 1, len(catalog)) / 3600
+    side = np.arange(len(catalog)) % 4
+    across = inside / np.cos(np.radians(catalog["dec"]))
+    catalog["ra"] = np.select([side == 0, side == 1], [area.ra1 + across, area.ra2 - across], catalog["ra"])
+    catalog["dec"] = np.select([side == 2, side == 3], [area.dec1 + inside, area.dec2 - inside], catalog["dec"])
 
 
 def _blank(count: int) -> Catalog:

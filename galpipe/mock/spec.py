@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from galpipe.errors import ConfigurationError
-from galpipe.survey.bricks import Brick, brick, brick_at
+from galpipe.survey.bricks import ROWS, Brick, brick, brick_at, brick_by_name, columns_of_row
 
 SKY_VERSION = 1
 """Raised by hand when the same spec draws another sky: weights say which one they were trained on."""
@@ -16,6 +16,11 @@ ALL_BANDS = ("g", "r", "i", "z")
 
 NORTH_DEC = 32.375
 """Declination (deg) from which the northern cameras are imitated, where a release has a north."""
+
+REGIONS = ("south", "north")
+
+EDGE_REACH = 0.02
+"""Arcsec from a brick's edge to the galaxies that ``edge_galaxies`` moves there: a few times the error of a bright one's position."""
 
 SKY_SIGMA = {"g": 0.003, "r": 0.006, "i": 0.010, "z": 0.015}
 """Median sky noise of a brick, nanomaggies per pixel, 1 sigma: 5-sigma point-source depths near 24.6, 24.1, 23.6, 23.1."""
@@ -110,6 +115,14 @@ class MockSpec:
     """Write the noiseless, PSF-convolved image of each band beside the truth."""
     workers: int = 0
     """Processes; 0 takes one per CPU, never more than bricks."""
+    regions: tuple[str, ...] = ()
+    """Regions to write; empty takes the one that the center lies in, for all bricks. Named ones have their side of `NORTH_DEC`."""
+    overlap_rows: int = 1
+    """Rows of bricks beyond `NORTH_DEC` that a named region has too."""
+    names: tuple[str, ...] = ()
+    """Bricks by name instead of a block; ``bricks`` must be their number."""
+    edge_galaxies: int = 0
+    """Bright galaxies of each brick that are moved to within `EDGE_REACH` of its edges."""
 
     def __post_init__(self) -> None:
         if self.like not in STYLES:
@@ -123,9 +136,17 @@ class MockSpec:
             raise ConfigurationError(f"mock bands among {ALL_BANDS}", repr(self.bands))
         if self.center[1] >= NORTH_DEC and not self.style.has_north:
             raise ConfigurationError(f"a center south of {NORTH_DEC} deg for {self.like}, which has no north", repr(self.center))
+        self._check_regions()
+        if self.names and len(set(self.names)) != self.bricks:
+            raise ConfigurationError(f"{self.bricks} different brick names", repr(self.names))
         blank = [k for k in range(self.bricks) if not set(self.band_list) - set(self.missing_of(k))]
         if blank:
             raise ConfigurationError("at least one band in every brick", f"none in bricks {blank}")
+
+    def _check_regions(self) -> None:
+        known = REGIONS if self.style.has_north else REGIONS[:1]
+        if len(set(self.regions)) != len(self.regions) or not set(self.regions) <= set(known) or self.overlap_rows < 0:
+            raise ConfigurationError(f"regions among {known} for {self.like} and no negative overlap", repr(self))
 
     @property
     def style(self) -> ReleaseStyle:
@@ -134,8 +155,29 @@ class MockSpec:
 
     @property
     def region(self) -> str:
-        """``north`` or ``south``, by declination."""
+        """``north`` or ``south``: the one asked for, else by declination."""
+        if len(self.regions) == 1:
+            return self.regions[0]
         return "north" if self.center[1] >= NORTH_DEC else "south"
+
+    def parts(self) -> list[MockSpec]:
+        """One spec for each region to write, the same sky in all.
+
+        Raises
+        ------
+        ConfigurationError
+            If a region has none of the bricks.
+        """
+        found = [replace(self, regions=(region,)) for region in self.regions] if self.regions else [self]
+        for part in found:
+            if not part.numbers():
+                raise ConfigurationError(f"bricks that region {part.region} has", repr([area.name for area in self.brick_list()]))
+        return found
+
+    def entropy(self, brickid: int, purpose: int) -> list[int]:
+        """Seed of what a brick's pixels and table are drawn with; each camera has its own weather and noise."""
+        own = [1 + REGIONS.index(self.region)] if self.regions else []
+        return [self.seed, brickid, purpose, *own]
 
     @property
     def release(self) -> int:
@@ -149,16 +191,35 @@ class MockSpec:
         return tuple(band for band in own if not self.bands or band in self.bands)
 
     def brick_list(self) -> list[Brick]:
-        """The bricks of the block: columns first, then the next row north."""
+        """The bricks of the block: columns first, then the next row north, or south of the pole where there is none.
+
+        Raises
+        ------
+        ConfigurationError
+            If a name is not a brick's.
+        """
+        if self.names:
+            return [brick_by_name(name) for name in self.names]
         first = brick_at(*self.center)
         wide = max(1, round(self.bricks**0.5)) if self.bricks > 3 else self.bricks
         found: list[Brick] = []
-        for k in range(self.bricks):
-            dec = first.dec + 0.25 * (k // wide)
-            start = brick_at(first.ra, dec)
-            count = round(360.0 / (start.ra2 - start.ra1))
-            found.append(brick(start.row, (start.column + k % wide) % count))
-        return found
+        rows = [*range(first.row, ROWS), *range(first.row - 1, -1, -1)]
+        for row in rows:
+            # a row near a pole may have fewer bricks than the block is wide
+            count = columns_of_row(row)
+            start = brick_at(first.ra, brick(row, 0).dec).column
+            found += [brick(row, (start + k) % count) for k in range(min(wide, count))]
+            if len(found) >= self.bricks:
+                break
+        return found[: self.bricks]
+
+    def numbers(self) -> list[int]:
+        """Which of `brick_list` the spec's region has: all, or where regions are named those on its side and in the overlap."""
+        if not self.regions:
+            return list(range(self.bricks))
+        reach = 0.25 * self.overlap_rows
+        sides = {"north": lambda dec: dec >= NORTH_DEC - reach, "south": lambda dec: dec < NORTH_DEC + reach}
+        return [k for k, area in enumerate(self.brick_list()) if sides[self.region](area.dec)]
 
     def missing_of(self, number: int) -> tuple[str, ...]:
         """Bands that the block's brick ``number`` lacks."""

@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 
 from galpipe.config import SOFTENING, SURVEY_PIXSCALE, CutSettings, SelectionSettings
 from galpipe.errors import ConfigurationError, NoWork
+from galpipe.stamps.flags import flag_plane
+from galpipe.stamps.mosaic import completion_of
 from galpipe.stamps.normalize import codec, encode, encode_invvar, in_range
 from galpipe.stamps.stampset import FILLED, StampSet, has_transmission, usable_transmission
-from galpipe.survey.bits import allmask_bit, as_unsigned, bit_names, satur_bit
 from galpipe.survey.bricks import BRICK_PIXELS, brick_by_name, brick_wcs
 from galpipe.survey.coadd import read_band
+from galpipe.survey.edges import EDGE_REASON, select_with_edges
 from galpipe.survey.files import BrickFiles
-from galpipe.survey.selection import FAILURES, select
+from galpipe.survey.selection import FAILURES
 from galpipe.survey.tractor import read_tractor, stated_rows, tractor_subset
 from galpipe.survey.unknown import unknown_in
 
@@ -40,7 +42,10 @@ OUTCOMES = pa.schema(
         ("reason", pa.string()),
     ]
 )
-"""One row per source of the Tractor table; status ``selected``, ``filtered`` or ``failed``, reason empty when selected."""
+"""One row per source of the Tractor table; status ``selected``, ``filtered`` or ``failed``, reason empty when selected.
+
+A selected source just beyond its brick's edge has reason `EDGE_REASON`.
+"""
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,7 @@ def cut_brick(files: BrickFiles, settings: CutSettings, selection: SelectionSett
         raise NoWork("a Tractor table", "absent", unit=unit, file=f"tractor-{files.unit.brick}.fits")
     table = read_tractor(path, files.unit)
     sources = tractor_subset(table)
-    reasons = np.array(select(sources, selection, files.bands).to_pylist(), dtype=object)
+    reasons, edge = select_with_edges(sources, selection, files.bands, brick_by_name(files.unit.brick))
     rows = np.flatnonzero(reasons == "")
     stamps, fractions = _cut(files, settings, sources.take(pa.array(rows)))
     covered = (fractions >= selection.min_valid_frac).any(axis=1)
@@ -150,10 +155,10 @@ def cut_brick(files: BrickFiles, settings: CutSettings, selection: SelectionSett
         stamps = stamps.take(np.flatnonzero(covered))
     attrs = _attrs(files, settings, selection) | stamps.attrs | {"tractor_rows": stated_rows(sources), "unknown": unknown_in(table)}
     stamps = StampSet(stamps.image, stamps.invvar_code, stamps.mask, stamps.sources, stamps.bands, stamps.pixscale, stamps.softening, attrs)
-    return CutResult(stamps, outcomes_table(sources, reasons))
+    return CutResult(stamps, outcomes_table(sources, reasons, edge))
 
 
-def outcomes_table(sources: pa.Table, reasons: NDArray[np.object_]) -> pa.Table:
+def outcomes_table(sources: pa.Table, reasons: NDArray[np.object_], edge: NDArray[np.bool_] | None = None) -> pa.Table:
     """Outcomes of the sources of a brick.
 
     Parameters
@@ -162,11 +167,14 @@ def outcomes_table(sources: pa.Table, reasons: NDArray[np.object_]) -> pa.Table:
         Tractor subset, N rows.
     reasons : ndarray of str, shape (N,)
         Empty for a selected source.
+    edge : ndarray of bool, shape (N,), optional
+        The selected sources that lie just beyond the brick's edge.
     """
     # too few pixels to predict is a reason to leave a source out, not a failure
     status = ["selected" if not reason else "failed" if reason in FAILURES else "filtered" for reason in reasons]
+    told = reasons if edge is None else np.where(edge & (reasons == ""), EDGE_REASON, reasons)
     columns = [sources[name] for name in OUTCOMES.names[:6]]
-    return pa.table([*columns, pa.array(status, pa.string()), pa.array(reasons.tolist(), pa.string())], schema=OUTCOMES)
+    return pa.table([*columns, pa.array(status, pa.string()), pa.array(told.tolist(), pa.string())], schema=OUTCOMES)
 
 
 def _attrs(files: BrickFiles, settings: CutSettings, selection: SelectionSettings) -> dict[str, Any]:
@@ -195,19 +203,27 @@ def _cut(files: BrickFiles, settings: CutSettings, sources: pa.Table) -> tuple[S
     mask = np.zeros((count, size, size), np.uint8)
     fractions = np.zeros((count, len(bands)))
     attrs: dict[str, Any] = {}
-    flags = _flag_plane(files, bands) if count else None
+    flags = flag_plane(files, bands) if count else None
+    completion = completion_of(files, windows, bands)
     for b, band in enumerate(bands):
         image[:, b] = encode(np.zeros(1), codec(SOFTENING[band]))
         absent = files.path("image", band) is None or files.path("invvar", band) is None
         if absent or not count:
             mask |= np.uint8(1 << b)
             continue
-        header = _cut_band(files, BandCut(b, band, windows, flags, usable_transmission(sources, band)), (image, invvar, mask))
+        cut = BandCut(b, band, windows, flags, usable_transmission(sources, band))
+        header = _cut_band(files, cut, (image, invvar, mask))
+        if completion is not None:
+            completion.fill(cut, (image, invvar, mask))
         attrs.setdefault("wcs", {name: header[name] for name in WCS_CARDS if name in header})
         fractions[:, b] = 1 - np.mean((mask & np.uint8(1 << b)) != 0, axis=(1, 2))
+    covered = completion.covered(bands) if completion is not None else None
     for rows in _chunks(count):
-        mask[rows][windows.part(rows).outside()] |= FILLED
+        outside = windows.part(rows).outside()
+        mask[rows][outside if covered is None else outside & ~covered[rows]] |= FILLED
     facts = _facts(files, windows, (x, y), bands) | {f"valid_frac_{band}": fractions[:, b] for b, band in enumerate(bands)}
+    if files.neighbours:
+        facts["mosaic_frac"] = np.zeros(count) if covered is None else covered.mean(axis=(1, 2))
     facts["pixscale"] = np.full(count, settings.pixscale)
     corrected = [has_transmission(sources, band) | (fractions[:, b] == 0) for b, band in enumerate(bands)]
     facts["dereddened"] = np.all(corrected, axis=0)
@@ -255,21 +271,6 @@ def _cut_band(files: BrickFiles, cut: BandCut, out: tuple[NDArray[np.int16], NDA
 
 def _chunks(count: int) -> list[slice]:
     return [slice(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
-
-
-def _flag_plane(files: BrickFiles, bands: tuple[str, ...]) -> NDArray[np.uint8] | None:
-    """Bit b of each brick pixel: SATUR or ALLMASK of band b; None where the release has no maskbits."""
-    if files.path("maskbits") is None:
-        return None
-    plane, header = read_band(files, "maskbits")
-    # int16 in DR9, int32 later, perhaps wider one day
-    bits, names = as_unsigned(plane), bit_names(header)
-    flags = np.zeros(bits.shape, np.uint8)
-    for b, band in enumerate(bands):
-        wanted = [bit for bit in (satur_bit(band, names), allmask_bit(band, names)) if bit is not None]
-        value = bits.dtype.type(sum(1 << bit for bit in wanted if bit < 8 * bits.itemsize))
-        flags |= ((bits & value) != 0).astype(np.uint8) << np.uint8(b)
-    return flags
 
 
 def _positions(files: BrickFiles, sources: pa.Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -34,7 +34,7 @@ class StampSet:
     sources : pyarrow.Table, N rows
         Tractor subset and per-stamp columns ``stamp_dx``, ``stamp_dy`` (source minus center of its nearest pixel, pixels), ``stamp_x0``,
         ``stamp_y0`` (brick pixel of ``[0, 0]``), ``valid_frac_<b>``, ``nexp_<b>``, ``pixscale``, ``dereddened`` (every band that
-        has pixels was divided by a transmission).
+        has pixels was divided by a transmission), near the poles ``mosaic_frac`` (share of pixels from neighbouring bricks).
     bands : tuple of str
     pixscale : float
         Arcsec per pixel.

@@ -53,6 +53,11 @@ def _rows() -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
     return dec, count, first
 
 
+def columns_of_row(row: int) -> int:
+    """Number of bricks in a row (0..720)."""
+    return int(_rows()[1][row])
+
+
 def row_column(ra: ArrayLike, dec: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Row and column of the brick that owns each position.
 
@@ -123,6 +128,15 @@ def brick_by_name(name: str) -> Brick:
                 if found.name == name:
                     return found
     raise ConfigurationError("a brick name of the survey's grid, such as 1126p222", repr(name))
+
+
+@cache
+def known_brick(name: str) -> Brick | None:
+    """The brick with a name; None if the grid has none."""
+    try:
+        return brick_by_name(name)
+    except ConfigurationError:
+        return None
 
 
 def all_centers() -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:

@@ -15,6 +15,9 @@ from galpipe.survey.bricks import BRICK_PIXELS, brick_by_name
 from galpipe.survey.files import BrickFiles
 
 BRICK_SHAPE = (BRICK_PIXELS, BRICK_PIXELS)
+Box = tuple[slice, slice]
+"""Rows and columns of a part of an image."""
+
 _NAMED = re.compile(r"legacysurvey-(\d{4}[pm]\d{3})-")
 NONFINITE_CARD = "NONFINIT"
 """Header card that `read_image` adds: how many pixels were NaN or infinite."""
@@ -37,7 +40,7 @@ def check_complete(hdus: fits.HDUList, path: Path, unit: str = "") -> None:
 
 
 def read_image(
-    path: Path, shape: tuple[int, int] | None = BRICK_SHAPE, unit: str = ""
+    path: Path, shape: tuple[int, int] | None = BRICK_SHAPE, unit: str = "", box: Box | None = None
 ) -> tuple[NDArray[np.float32] | NDArray[np.integer], fits.Header]:
     """Decode the first HDU with two-dimensional data.
 
@@ -50,11 +53,13 @@ def read_image(
         Shape required (rows, columns); None accepts any.
     unit : str
         For messages.
+    box : pair of slice, optional
+        Rows and columns to decode; all by default.
 
     Returns
     -------
     image : ndarray
-        Shape (rows, columns), native byte order; float32 for floating images (nanomaggies for an image), the file's
+        Shape (rows, columns) or that of the box, native byte order; float32 for floating images (nanomaggies for an image), the file's
         integer type otherwise. Non-finite pixels are left as they are and counted in card `NONFINITE_CARD`.
     header : astropy.io.fits.Header
 
@@ -73,7 +78,7 @@ def read_image(
                     continue
                 if shape is not None and tuple(hdu.shape) != tuple(shape):
                     raise BadData(f"an image of shape {tuple(shape)}", f"shape {tuple(hdu.shape)}", unit=unit, file=path.name)
-                return _native(hdu.data, hdu.header.copy())
+                return _native(hdu.data if box is None else hdu.section[box], hdu.header.copy())
     except BadData:
         raise
     # decoders raise almost anything on damaged input: OSError, ValueError, KeyError, zlib.error, cfitsio's own
@@ -137,8 +142,10 @@ def _near(given: object, value: float, tolerance: float, turns: bool) -> bool:
     return abs(step) <= tolerance
 
 
-def read_band(files: BrickFiles, product: str, band: str = "") -> tuple[NDArray[np.float32] | NDArray[np.integer], fits.Header]:
-    """Read one product of a fetched brick, whole.
+def read_band(
+    files: BrickFiles, product: str, band: str = "", box: Box | None = None
+) -> tuple[NDArray[np.float32] | NDArray[np.integer], fits.Header]:
+    """Read one product of a fetched brick, whole or a part of it.
 
     Raises
     ------
@@ -151,6 +158,6 @@ def read_band(files: BrickFiles, product: str, band: str = "") -> tuple[NDArray[
     if path is None:
         name = f"{product}-{band}" if band else product
         raise NoWork(f"a {name} file", "absent", unit=str(files.unit), file=name)
-    image, header = read_image(path, unit=str(files.unit))
+    image, header = read_image(path, unit=str(files.unit), box=box)
     check_header(header, path.name, str(files.unit))
     return image, header

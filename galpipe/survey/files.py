@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,9 @@ from galpipe.unit import Unit
 
 FETCH_FILE = "fetch.json"
 """Written last into a brick's folder: its presence says that every wanted file was dealt with."""
+
+NEIGHBOUR = "@"
+"""Stands between product and brick name in the product of a file that is a neighbouring brick's: ``image@0007p802``."""
 
 FileStatus = Literal["verified", "unverified", "absent"]
 
@@ -27,7 +30,7 @@ class FileRecord:
     path : str
         Path in the release tree.
     product : str
-        ``image``, ``invvar``, ``nexp``, ``psfsize``, ``maskbits``, ``tractor``.
+        ``image``, ``invvar``, ``nexp``, ``psfsize``, ``maskbits``, ``tractor``; for a neighbour's file with its name (`NEIGHBOUR`).
     band : str
         Band letter, empty for a file of all bands.
     status : str
@@ -82,6 +85,17 @@ class BrickFiles:
         """Bands whose image is present, in the order g, r, i, z, then others."""
         present = {item.band for item in self.records if item.product == "image" and item.status != "absent"}
         return sort_bands(present)
+
+    @property
+    def neighbours(self) -> tuple[BrickFiles, ...]:
+        """Images of neighbouring bricks that lie here too, because stamps reach into them; sorted by name, absent files included."""
+        found: dict[str, list[FileRecord]] = {}
+        for item in self.records:
+            product, _, brick = item.product.partition(NEIGHBOUR)
+            if brick:
+                found.setdefault(brick, []).append(replace(item, product=product))
+        units = [replace(self.unit, brick=brick) for brick in sorted(found)]
+        return tuple(BrickFiles(unit, self.folder, tuple(found[unit.brick])) for unit in units)
 
     @property
     def absent(self) -> tuple[str, ...]:

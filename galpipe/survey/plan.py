@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from galpipe.config import FetchSettings
 from galpipe.errors import ConfigurationError
+from galpipe.survey.files import NEIGHBOUR
 from galpipe.survey.region import parse_region
 from galpipe.survey.releases import Release
 from galpipe.unit import Unit
@@ -154,4 +155,4 @@ def _estimate(release: Release, unit: Unit, fetch: FetchSettings, bands: dict[st
     known = [size for size in sizes if size is not None]
     if known:
         return len(known), sum(known)
-    return len(wanted), sum(TYPICAL_BYTES.get(item.product, 1_000_000) for item in wanted)
+    return len(wanted), sum(TYPICAL_BYTES.get(item.product.partition(NEIGHBOUR)[0], 1_000_000) for item in wanted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -15,7 +15,8 @@ import pyarrow as pa
 from galpipe.config import FetchSettings
 from galpipe.errors import ConfigurationError
 from galpipe.survey.checksums import LIST_ENDING, checksum_folders, parse_checksums, published_name
-from galpipe.survey.files import sort_bands
+from galpipe.survey.files import NEIGHBOUR, sort_bands
+from galpipe.survey.neighbours import stamp_neighbours_of
 from galpipe.survey.sources import FolderSource, HttpSource, Source
 from galpipe.survey.tables import brick_table, read_brick_table
 from galpipe.survey.union import KNOWN_UNIONS, UnionSource, union_parts
@@ -183,6 +184,8 @@ class Release:
     def wanted_files(self, unit: Unit, fetch: FetchSettings, bands: tuple[str, ...] = ()) -> list[RemoteFile]:
         """The files to ask for: coadds of each product and band, the mask image and the Tractor table.
 
+        Near the poles also the images of the neighbours that complete its stamps (`galpipe.survey.neighbours`).
+
         Parameters
         ----------
         unit : Unit
@@ -200,16 +203,30 @@ class Release:
         mask, table = f"legacysurvey-{brick}-maskbits.fits.fz", f"tractor-{brick}.fits"
         found.append(RemoteFile(coadd + mask, mask, "maskbits"))
         found.append(RemoteFile(f"{prefix}tractor/{group}/{table}", table, "tractor"))
+        for other in stamp_neighbours_of(brick):
+            found += self._images_of(unit.region, other.name, fetch, bands)
+        return found
+
+    def _images_of(self, region: str, brick: str, fetch: FetchSettings, bands: tuple[str, ...]) -> list[RemoteFile]:
+        """What completes a neighbour's stamps: image, inverse variance and mask."""
+        coadd, product_of = f"{self.prefix(region)}coadd/{brick[:3]}/{brick}/", "{}" + NEIGHBOUR + brick
+        products = [product for product in ("image", "invvar") if product in fetch.products]
+        pairs = [(product, band) for band in bands or self.bands(region) for product in products]
+        found = []
+        for product, band in [*pairs, ("maskbits", "")]:
+            name = f"legacysurvey-{brick}-{product}{'-' if band else ''}{band}.fits.fz"
+            found.append(RemoteFile(coadd + name, name, product_of.format(product), band))
         return found
 
     def checksum_lists(self, unit: Unit) -> list[str]:
-        """Paths of the published lists that concern a brick: of its coadds, and of the Tractor tables beside its own.
+        """Paths of the published lists that concern a brick: of its and its neighbours' coadds, and of the Tractor tables beside its own.
 
         The survey's own name, or where a listing shows other ``.sha256sum`` files, those.
         """
         prefix = self.prefix(unit.region)
         label, found = self.label(unit.region), []
-        for folder in checksum_folders(unit, prefix):
+        others = [checksum_folders(replace(unit, brick=other.name), prefix)[0] for other in stamp_neighbours_of(unit.brick)]
+        for folder in (*checksum_folders(unit, prefix), *others):
             likely = folder + published_name(label, unit.region, folder, prefix)
             if self.checksums(likely):
                 found.append(likely)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from galpipe.commit import fault_point, fsync_folder, write_bytes
 from galpipe.config import FetchSettings
 from galpipe.errors import BadData, RemoteFailure, ResourceFailure
+from galpipe.layout import folder_beside
+from galpipe.survey.bricks import known_brick
 from galpipe.survey.coadd import check_header, read_image
-from galpipe.survey.files import FETCH_FILE, BrickFiles, FileRecord, FileStatus, load_brick_files
+from galpipe.survey.files import FETCH_FILE, NEIGHBOUR, BrickFiles, FileRecord, FileStatus, load_brick_files
+from galpipe.survey.neighbours import completed_by
 from galpipe.survey.releases import Release, RemoteFile
 from galpipe.survey.tractor import read_tractor
 from galpipe.survey.transfer import CHUNK, Downloaded, Limiter, forget, full_disk, read_validator
@@ -155,6 +159,9 @@ def _fetch_file(job: _Job, item: RemoteFile) -> FileRecord:
         if _fault_of(job, item, kept, final) is None:
             return _record(job, item, kept)
         final.unlink()
+    linked = _from_beside(job, item, final)
+    if linked is not None:
+        return _record(job, item, linked)
     for attempt in (1, 2):
         came = _download(job, item, part)
         if came is None:
@@ -169,6 +176,24 @@ def _fetch_file(job: _Job, item: RemoteFile) -> FileRecord:
         if attempt == 2:
             raise fault
     raise AssertionError("two attempts either return or raise")
+
+
+def _from_beside(job: _Job, item: RemoteFile, final: Path) -> Downloaded | None:
+    """Link a file that another brick near the pole was fetched with, if it is what is published; None if there is none."""
+    owner = known_brick(item.product.partition(NEIGHBOUR)[2] or job.unit.brick)
+    for other in (owner, *completed_by(owner)) if owner else ():
+        folder = folder_beside(job.folder, other.name)
+        files = load_brick_files(folder, replace(job.unit, brick=other.name)) if other.name != job.unit.brick else None
+        told = next((known for known in files.records if known.name == item.name), None) if files else None
+        if told is None or not told.sha256 or told.sha256 != job.published.get(item.name):
+            continue
+        with suppress(OSError):
+            # a file system without links, or a folder that goes while it is read: the release is asked
+            if _is_file(folder / item.name, told.bytes, told.sha256):
+                os.link(folder / item.name, final)
+                fsync_folder(final.parent)
+                return Downloaded(told.sha256, told.bytes, told.etag, told.last_modified, told.url)
+    return None
 
 
 def _download(job: _Job, item: RemoteFile, part: Path) -> Downloaded | None:
