@@ -215,8 +215,9 @@ def test_each_source_once_around_a_corner_whatever_the_errors(
     for spot in spots:
         if all(np.hypot(spot[0] - x, spot[1] - y) > 1.5 for x, y in kept):
             kept.append(spot)
-    start = brick_at(corner[0] % 360, corner[1])
-    bricks = sorted({start, *touching(start)}, key=lambda item: item.brickid)
+    # rows have other widths: a source near the corner may lie in a brick that does not touch the corner's own
+    owners = [brick_at((corner[0] + x * ARCSEC / np.cos(np.radians(corner[1]))) % 360, corner[1] + y * ARCSEC) for x, y in [(0, 0), *kept]]
+    bricks = sorted({area for owner in owners for area in (owner, *touching(owner))}, key=lambda item: item.brickid)
     edges, listed = [], []
     for area in bricks:
         rows = {}
