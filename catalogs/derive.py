@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from catalogs.schema import HEALPIX, HEALPIX_ORDER, INFRARED, OPTICAL
 from galpipe.survey.bits import mask_value
+from galpipe.survey.largegalaxies import LARGEST_RADIUS, atlas_entries, half_light_radii, in_galaxy_mask
 from galpipe.survey.photometry import deredden, nanomaggies_to_mag
 from galpipe.survey.tractor import maskbit_names
 from galpipe.unit import Unit
@@ -22,9 +23,6 @@ VOLUNTEERS_FAINTEST_R = 19.0
 
 VOLUNTEERS_SMALLEST = 2.0
 """Half-light radius over seeing below which volunteers see a smooth blob."""
-
-LARGEST_RADIUS = 8.0
-"""Half-light radius (arcsec) above which a 39.8 arcsec stamp cuts off the galaxy."""
 
 
 def healpix29(ra: NDArray[np.float64], dec: NDArray[np.float64]) -> pa.Array:
@@ -116,18 +114,16 @@ def _mask_flags(sources: pa.Table, model_bands: Sequence[str]) -> dict[str, pa.A
 
 
 def _size_flags(sources: pa.Table) -> dict[str, pa.Array]:
-    rows = sources.num_rows
-    size, seeing = _floats(sources, "shape_r"), _floats(sources, "psfsize_r")
+    size, seeing = half_light_radii(sources), _floats(sources, "psfsize_r")
     flux = np.where(_floats(sources, "flux_ivar_r") == 0, np.nan, _floats(sources, "flux_r"))
     faint = nanomaggies_to_mag(flux) > VOLUNTEERS_FAINTEST_R
     known = np.isfinite(size) & (seeing > 0)
     beyond = faint | (known & (size < VOLUNTEERS_SMALLEST * seeing))
-    ref = sources["ref_cat"].cast(pa.string()).fill_null("").to_pylist() if "ref_cat" in sources.column_names else [""] * rows
-    atlas = np.array([text.startswith("L") for text in ref], bool)
-    in_ellipse = (_ints(sources, "maskbits") & mask_value(maskbit_names(sources), ("GALAXY",))) != 0
+    atlas, in_mask = atlas_entries(sources), in_galaxy_mask(sources)
     return {
         "beyond_volunteers": pa.array(beyond, mask=~(known | np.isfinite(flux))),
         "sga_id": pa.array(_ints(sources, "ref_id"), mask=~atlas),
+        "in_sga_ellipse": pa.array(in_mask | atlas),
         "stamp_truncated": pa.array(size > LARGEST_RADIUS, mask=~np.isfinite(size)),
-        "is_probable_shred": pa.array(in_ellipse & ~atlas),
+        "is_probable_shred": pa.array(in_mask & ~atlas),
     }

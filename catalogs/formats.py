@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from astropy.io.votable.exceptions import W50
 from astropy.table import Column, MaskedColumn, Table
 
-from catalogs.shard import PARQUET
+from catalogs.parquet import PARQUET
 from galpipe.commit import replace_file
 from galpipe.errors import ConfigurationError
 

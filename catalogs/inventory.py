@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from catalogs.outcomes import read_outcomes_meta
-from catalogs.shard import PARQUET, read_shard_meta
+from catalogs.parquet import PARQUET
+from catalogs.shard import read_shard_meta
 from galpipe.commit import ASIDE
 from galpipe.layout import Layout
 from galpipe.unit import Unit

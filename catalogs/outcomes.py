@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from catalogs.shard import read_footer, write_parquet
+from catalogs.parquet import read_footer, write_parquet
 from galpipe.errors import BadData
 from galpipe.survey.selection import REPEATED
 from galpipe.unit import Status, Unit

@@ -29,9 +29,10 @@ from mocpy import MOC
 from numpy.typing import NDArray
 
 from catalogs.inventory import Entry, Inventory, StaleInventory
+from catalogs.parquet import PARQUET
 from catalogs.resolve import RESOLVED, Resolver
 from catalogs.schema import HEALPIX, HEALPIX_ORDER, PARTITION_ORDER
-from catalogs.shard import PARQUET, read_shard
+from catalogs.shard import read_shard
 from galpipe.commit import fault_point
 from galpipe.errors import BadData
 from galpipe.fingerprint import ALGORITHM_VERSIONS

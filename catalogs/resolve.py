@@ -26,7 +26,7 @@ from scipy.spatial import cKDTree
 
 from catalogs.inventory import Entry, StaleInventory
 from catalogs.outcomes import read_outcomes
-from catalogs.shard import read_footer
+from catalogs.parquet import read_footer
 from galpipe.errors import BadData
 from galpipe.survey.bricks import Brick, ids_at, known_brick
 from galpipe.survey.edges import EDGE_REASON

@@ -15,7 +15,7 @@ from galpipe.columns import Column
 from galpipe.errors import ConfigurationError
 from galpipe.survey.tractor import subset_schema
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised by hand when the meaning of a column changes; part of every shard's fingerprint."""
 
 HEALPIX = "_healpix_29"
@@ -78,6 +78,7 @@ _BAND_TEXTS: dict[str, tuple[pa.DataType, str, str]] = {
     "rchisq": (_F32, "", "Profile-weighted reduced chi2 of the model in {b}"),
     "valid_frac": (_F32, "", "Share of the stamp's pixels with data in {b}, 0 to 1"),
     "nexp": (_F32, "", "Good exposures in {b} over the stamp"),
+    "coarse_valid_frac": (_F32, "", "Share of the coarse stamp's pixels with data in {b}, 0 to 1; null without a coarse stamp"),
 }
 
 _SHAPE = (
@@ -114,6 +115,7 @@ _STAMP = (
     Column(
         "mosaic_frac", _F32, "", "Share of the stamp's pixels from neighbouring bricks; null where the brick's own frame holds every stamp"
     ),
+    Column("coarse_pixscale", _F32, "arcsec", "Size of a pixel of the second, coarser stamp; null for a source without one"),
     Column("dereddened", _BOOL, "", "Pixels were corrected for Galactic dust before the model saw them"),
     Column("bands_used", _TEXT, "", "Bands the model saw, in its order, such as 'grz'"),
     Column("degraded", _BOOL, "", "A band that the model was trained on has no data"),
@@ -132,6 +134,7 @@ _FLAGS = (
     Column("flag_saturated", _BOOL, "", "Central pixel saturated in a band that the model uses"),
     Column("beyond_volunteers", _BOOL, "", "Smaller than twice the seeing, or r > 19: not what volunteers classified"),
     Column("sga_id", _I64, "", "Id in the Siena Galaxy Atlas where the source is its entry, else null"),
+    Column("in_sga_ellipse", _BOOL, "", "In the ellipse of a large galaxy (SGA), that galaxy itself included"),
     Column("stamp_truncated", _BOOL, "", "shape_r > 8 arcsec: larger than the stamp; sizes, fluxes and angles (lvm_*, sep_*) are null"),
     Column("is_probable_shred", _BOOL, "", "In a large galaxy's ellipse without being that galaxy"),
 )

@@ -1,65 +1,21 @@
-"""One Parquet shard per brick: the truth of the catalog.
-
-The same rows always give the same bytes: fixed schema, order, codec and row groups, and nothing in the footer but hashes of
-what went in.
-"""
+"""One Parquet shard per brick: the truth of the catalog."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from io import BufferedWriter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from catalogs.derive import derive
-from catalogs.schema import HEALPIX, HEALPIX_ORDER, MEASURED_PREFIXES, MEASURED_UNITS, PARTITION_ORDER, assemble
-from galpipe.columns import Column
-from galpipe.commit import replace_file
-from galpipe.errors import BadData, ConfigurationError
+from catalogs.parquet import footer_of, hash_schema, read_footer, write_parquet
+from catalogs.schema import HEALPIX, HEALPIX_ORDER, PARTITION_ORDER
+from galpipe.errors import BadData
 from galpipe.fingerprint import sha256_file
 from galpipe.unit import Unit
-
-FOOTER = "galpipe"
-"""Key of our JSON in a Parquet footer."""
-
-PARQUET: dict[str, Any] = {
-    "compression": "zstd",
-    "compression_level": 3,
-    "version": "2.6",
-    "data_page_version": "1.0",
-    "write_page_checksum": True,
-}
-"""How every Parquet file of a catalog is written; the checksums let a reader find a flipped bit."""
-
-
-FROM_THE_MODEL = ("embedding", "source_id", "bands_used", "degraded")
-"""Base columns that predictions may bring; what the model says it used goes before what the stamps suggest."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where rows come from.
-
-    Parameters
-    ----------
-    unit : Unit
-    provenance_id : int
-        From `catalogs.provenance.provenance_id`.
-    model_bands : tuple of str
-        Bands that the model was trained on, in its order.
-    """
-
-    unit: Unit
-    provenance_id: int
-    model_bands: tuple[str, ...] = ("g", "r", "z")
 
 
 @dataclass(frozen=True)
@@ -133,80 +89,6 @@ class ShardMeta:
         )
 
 
-def build_shard(sources: pa.Table, predictions: pa.Table, heads: Sequence[Column], origin: Origin) -> pa.Table:
-    """Join what the survey and the stamp say with what the heads answered, in the catalog's schema and order.
-
-    Parameters
-    ----------
-    sources : pyarrow.Table
-        The predicted rows: columns of `galpipe.survey.tractor.tractor_subset` and per-stamp columns. Base columns that it
-        lacks are null; columns that the catalog does not have are left out.
-    predictions : pyarrow.Table
-        Same rows in the same order, exactly the heads' columns, with `FROM_THE_MODEL` as options.
-    heads : sequence of Column
-        Columns declared by the heads.
-    origin : Origin
-
-    Returns
-    -------
-    pyarrow.Table
-        Schema ``assemble(heads)``, rows in the order given.
-
-    Raises
-    ------
-    ConfigurationError
-        If predictions lack a declared column or have one that no head declares.
-    BadData
-        If the two tables are not of the same rows, an id is missing or repeated, or a value does not fit its type.
-    """
-    _check_rows(sources, predictions, origin.unit)
-    _check_columns(predictions, heads)
-    schema = assemble(heads)
-    given = {name: sources[name] for name in sources.column_names}
-    given |= derive(sources, origin.unit, origin.model_bands)
-    given |= {name: predictions[name] for name in predictions.column_names if name != "source_id"}
-    given |= _without_truncated(given, heads)
-    given["provenance_id"] = pa.array(np.full(sources.num_rows, origin.provenance_id, np.int64))
-    columns = [_fit(given.get(item.name), item, sources.num_rows, origin.unit) for item in schema]
-    return pa.table(columns, schema=schema)
-
-
-def _without_truncated(given: Mapping[str, pa.ChunkedArray | pa.Array], heads: Sequence[Column]) -> dict[str, pa.ChunkedArray | pa.Array]:
-    """The heads' sizes, fluxes and angles, null where the stamp cuts the galaxy off (science.md section 1)."""
-    cut_off = pc.fill_null(given["stamp_truncated"], False)
-    whole = [item.name for item in heads if item.unit in MEASURED_UNITS and item.name.startswith(MEASURED_PREFIXES)]
-    return {name: pc.if_else(cut_off, pa.scalar(None, given[name].type), given[name]) for name in whole}
-
-
-def _check_rows(sources: pa.Table, predictions: pa.Table, unit: Unit) -> None:
-    if sources.num_rows != predictions.num_rows:
-        raise BadData(f"{sources.num_rows} predictions", f"{predictions.num_rows}", unit=str(unit))
-    ids = sources["source_id"]
-    if ids.null_count or len(pc.unique(ids)) != len(ids):
-        raise BadData(
-            "one distinct source_id per row", f"{ids.null_count} null, {len(pc.unique(ids))} of {len(ids)} distinct", unit=str(unit)
-        )
-    if "source_id" in predictions.column_names and not predictions["source_id"].equals(ids):
-        raise BadData("predictions in the order of the sources", "other ids or another order", unit=str(unit))
-
-
-def _check_columns(predictions: pa.Table, heads: Sequence[Column]) -> None:
-    declared, came = {column.name for column in heads}, set(predictions.column_names) - set(FROM_THE_MODEL)
-    if declared != came:
-        missing, extra = sorted(declared - came), sorted(came - declared)
-        raise ConfigurationError("exactly the columns that the heads declare", f"missing {missing}, undeclared {extra}")
-
-
-def _fit(values: pa.ChunkedArray | pa.Array | None, item: pa.Field, rows: int, unit: Unit) -> pa.Array:
-    if values is None:
-        return pa.nulls(rows, item.type)
-    try:
-        result = pc.cast(values, item.type, safe=pa.types.is_integer(item.type))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise BadData(f"{item.type} in column {item.name!r}", str(error), unit=str(unit)) from error
-    return result.combine_chunks() if isinstance(result, pa.ChunkedArray) else result
-
-
 def pixel_counts(healpix: pa.Array | pa.ChunkedArray) -> dict[int, int]:
     """Rows by pixel at `PARTITION_ORDER`.
 
@@ -220,83 +102,6 @@ def pixel_counts(healpix: pa.Array | pa.ChunkedArray) -> dict[int, int]:
     return {int(pixel): int(count) for pixel, count in zip(pixels, counts, strict=True)}
 
 
-class _HashingFile:
-    """A file that hashes what is written to it."""
-
-    def __init__(self, handle: BufferedWriter) -> None:
-        self._handle = handle
-        self.hash = hashlib.sha256()
-        self.closed = False
-
-    def write(self, data: bytes) -> int:
-        self.hash.update(data)
-        return self._handle.write(data)
-
-    def tell(self) -> int:
-        return self._handle.tell()
-
-    def flush(self) -> None:
-        self._handle.flush()
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def hash_schema(schema: pa.Schema) -> str:
-    """Hash of column names and types, in order."""
-    return hashlib.sha256(schema.to_string(show_field_metadata=False, show_schema_metadata=False).encode()).hexdigest()[:32]
-
-
-def write_parquet(path: Path, table: pa.Table, footer: Mapping[str, Any]) -> str:
-    """Replace a Parquet file in one step, byte for byte the same for the same rows and footer.
-
-    Parameters
-    ----------
-    path : Path
-    table : pyarrow.Table
-    footer : mapping
-        JSON-ready values for the footer; ``content_hash`` (sha256 of schema and encoded rows) is added.
-
-    Returns
-    -------
-    str
-        The content hash.
-    """
-    # one chunk per column: how rows arrived must not show in the pages
-    whole = table.combine_chunks()
-    with replace_file(path) as aside, aside.open("wb") as handle:
-        sink = _HashingFile(handle)
-        with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), whole.schema, **PARQUET) as writer:
-            writer.write_table(whole, row_group_size=max(1, whole.num_rows))
-            sink.hash.update(hash_schema(whole.schema).encode())
-            content_hash = sink.hash.hexdigest()
-            text = json.dumps({**footer, "content_hash": content_hash}, sort_keys=True, separators=(",", ":"))
-            writer.add_key_value_metadata({FOOTER: text})
-    return content_hash
-
-
-def read_footer(path: Path) -> dict[str, Any]:
-    """Our JSON in a Parquet footer, without reading rows; ``rows`` is the file's own count.
-
-    Raises
-    ------
-    BadData
-        If the file is not Parquet or was not written by `write_parquet`.
-    """
-    try:
-        metadata = pq.read_metadata(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise BadData("a readable Parquet file", str(error), file=str(path)) from error
-    return _footer_of(metadata, path)
-
-
-def _footer_of(metadata: pq.FileMetaData, path: Path) -> dict[str, Any]:
-    text = (metadata.metadata or {}).get(FOOTER.encode())
-    if text is None:
-        raise BadData(f"key {FOOTER!r} in the Parquet footer", "none", file=str(path))
-    return {**json.loads(text), "rows_in_file": metadata.num_rows}
-
-
 def write_shard(path: Path, table: pa.Table, meta: ShardMeta) -> tuple[ShardMeta, str]:
     """Replace a brick's shard in one step.
 
@@ -305,7 +110,7 @@ def write_shard(path: Path, table: pa.Table, meta: ShardMeta) -> tuple[ShardMeta
     path : Path
         From `galpipe.layout.Layout.shard`.
     table : pyarrow.Table
-        From `build_shard`; may have no rows.
+        From `catalogs.join.build_shard`; may have no rows.
     meta : ShardMeta
 
     Returns
@@ -360,7 +165,7 @@ def read_shard(path: Path) -> tuple[pa.Table, ShardMeta]:
         with pa.OSFile(str(path), "rb") as handle:
             file = pq.ParquetFile(handle, page_checksum_verification=True)
             table = file.read()
-            footer = _footer_of(file.metadata, path)
+            footer = footer_of(file.metadata, path)
     except (OSError, pa.ArrowInvalid) as error:
         raise BadData("a readable shard", str(error), file=str(path)) from error
     footer.pop("rows_in_file")

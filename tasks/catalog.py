@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
+from catalogs.join import FROM_THE_MODEL, Origin, build_shard
 from catalogs.outcomes import OutcomesMeta, check_totals, empty, finish, write_outcomes
 from catalogs.provenance import record, record_run
-from catalogs.shard import FROM_THE_MODEL, Origin, ShardMeta, build_shard, read_shard_meta, write_shard
+from catalogs.shard import ShardMeta, read_shard_meta, write_shard
 from galpipe.commit import remove_folder
 from galpipe.errors import BadData
-from galpipe.heads.sep_baseline import columns as sep_schema
-from galpipe.heads.sep_baseline import sep_columns
+from galpipe.heads import coarse_baseline, sep_baseline
 from galpipe.lvm.inputs import MODEL_BANDS
 from galpipe.lvm.predict import Predictor
-from galpipe.stamps.cut import CutResult
-from galpipe.stamps.store import read_store, store_fingerprint
+from galpipe.stamps.store import Store
 from galpipe.unit import STAMPS, Receipt, Unit
 from tasks.chain import Chain, binding_hash, chain, files_fingerprint
 from tasks.context import RunContext, guarded
 
 _LOADING = threading.Lock()
+
+HELD = 512
+"""Stamps in memory at a time, about: whole batches of the model."""
 
 
 @cache
@@ -60,19 +64,18 @@ def predict_unit(context: RunContext, unit: Unit) -> Receipt:
 
 def _predict(context: RunContext, unit: Unit) -> Receipt:
     layout = context.layout
-    store = layout.stamps(unit, context.settings.cut.name)
-    cut = _read(store, unit)
-    links = _links(context, cut, store_fingerprint(store))
+    path = layout.stamps(unit, context.settings.cut.name)
     model = predictor(context)
-    predictions = model.predict(cut.stamps, batch=context.settings.infer.batch)
-    baseline = sep_columns(cut.stamps)
-    for name in baseline.column_names:
-        predictions = predictions.append_column(name, baseline[name])
-    heads = [column for column in (*model.columns(), *sep_schema()) if column.name not in FROM_THE_MODEL]
-    identifier = record(layout, context.name, _inputs(context, unit, cut))
-    rows = build_shard(cut.stamps.sources, predictions, heads, Origin(unit, identifier, MODEL_BANDS))
-    outcomes = finish(cut.outcomes, rows["source_id"].to_pylist(), unit=unit)
-    check_totals(outcomes, rows.num_rows, unit, cut.stamps.attrs.get("tractor_rows"))
+    with _found_damaged(path, unit):
+        store = Store(path)
+        links = _links(context, store)
+        predictions = _answers(store, model, context.settings.infer.batch)
+    declared = (*model.columns(), *sep_baseline.columns(), *coarse_baseline.columns())
+    heads = [column for column in declared if column.name not in FROM_THE_MODEL]
+    identifier = record(layout, context.name, _inputs(context, unit, store))
+    rows = build_shard(store.sources(), predictions, heads, Origin(unit, identifier, MODEL_BANDS))
+    outcomes = finish(store.outcomes, rows["source_id"].to_pylist(), unit=unit)
+    check_totals(outcomes, rows.num_rows, unit, store.stamp_attrs.get("tractor_rows"))
     shard = layout.shard(unit, context.name)
     counted = {"predicted": rows.num_rows}
     meta = ShardMeta(unit, links.catalog, identifier, context.model_hash, counted, binding=binding_hash(context))
@@ -82,35 +85,55 @@ def _predict(context: RunContext, unit: Unit) -> Receipt:
     return Receipt(unit, "catalog", "done", layout.relative(shard), rows.num_rows, content_hash, links.catalog, counts=counts)
 
 
-def _read(store: Path, unit: Unit) -> CutResult:
-    """A brick's stamps; a damaged store is taken away, so that the next run cuts it again instead of trusting its name.
+def _answers(store: Store, model: Predictor, batch: int) -> pa.Table:
+    """Everything that is answered from the pixels, a row per stamp; `HELD` stamps at a time, in whole batches."""
+    held, parts = batch * max(1, HELD // batch), []
+    for stamps in store.batches(held):
+        answers = model.predict(stamps, batch=batch)
+        parts.append(_beside(answers, sep_baseline.sep_columns(stamps)))
+    coarse = (stamps for binning in store.coarse for stamps in store.batches(held, binning))
+    second = coarse_baseline.coarse_columns(store.sources(), coarse)
+    # all pixels were seen: nothing is written that was made from others than were cut
+    store.check()
+    return _beside(pa.concat_tables(parts), second)
+
+
+def _beside(table: pa.Table, more: pa.Table) -> pa.Table:
+    for name in more.column_names:
+        table = table.append_column(more.schema.field(name), more[name])
+    return table
+
+
+@contextmanager
+def _found_damaged(store: Path, unit: Unit) -> Iterator[None]:
+    """A damaged store is taken away, so that the next run cuts it again instead of trusting its name.
 
     A store of files' stamps stays as it is: it cannot be made again without its files.
     """
     try:
-        return read_store(store)
+        yield
     except BadData:
         if unit.release != STAMPS:
             remove_folder(store)
         raise
 
 
-def _links(context: RunContext, cut: CutResult, stored: str) -> Chain:
+def _links(context: RunContext, store: Store) -> Chain:
     """The chain of a store: its fetch fingerprint again from the checksums it carries."""
-    attrs = cut.stamps.attrs
+    attrs, stored = store.stamp_attrs, store.attrs["fingerprint"]
     links = chain(files_fingerprint(attrs["checksums"], attrs["absent"]), context)
     if links.cut != stored:
         raise RuntimeError(f"store was cut as {stored}, the run expects {links.cut}")
     return links
 
 
-def _inputs(context: RunContext, unit: Unit, cut: CutResult) -> dict[str, Any]:
+def _inputs(context: RunContext, unit: Unit, store: Store) -> dict[str, Any]:
     """Everything a row of this brick was made from, for its provenance id: never a time, a host or a run."""
     settings = context.settings
     return {
         "unit": str(unit),
-        "files": cut.stamps.attrs["checksums"],
-        "absent": cut.stamps.attrs["absent"],
+        "files": store.stamp_attrs["checksums"],
+        "absent": store.stamp_attrs["absent"],
         "cut": asdict(settings.cut),
         "selection": settings.selection.identity(),
         "infer": {"batch": settings.infer.batch},

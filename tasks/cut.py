@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from galpipe.errors import NoWork
-from galpipe.stamps.cut import cut_brick
+from galpipe.stamps.cut import BrickCut
 from galpipe.stamps.store import store_fingerprint, store_summary, write_store
 from galpipe.survey.files import load_brick_files
 from galpipe.survey.unknown import words
@@ -38,11 +38,11 @@ def _cut(context: RunContext, unit: Unit) -> Receipt:
     path = layout.stamps(unit, context.settings.cut.name)
     if context.force or store_fingerprint(path) != links.cut:
         try:
-            result = cut_brick(files, context.settings.cut, context.settings.selection)
+            cut = BrickCut(files, context.settings.cut, context.settings.selection)
         except NoWork as nothing:
             # settled, with its fingerprint: a later run need not look again
             return Receipt(unit, "cut", "no_work", fingerprint=links.cut, file=nothing.file, reason=str(nothing))
-        write_store(path, result, links.cut)
+        write_store(path, cut, links.cut)
     stored = store_summary(path)
     return Receipt(
         unit,

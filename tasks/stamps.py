@@ -16,8 +16,8 @@ import numpy as np
 
 from galpipe.commit import recover_folder
 from galpipe.errors import BadData
-from galpipe.stamps.cut import CutResult, outcomes_table
 from galpipe.stamps.external import ExternalSettings, read_stamps
+from galpipe.stamps.result import CutResult, outcomes_table
 from galpipe.stamps.stampset import StampSet, concatenate
 from galpipe.stamps.store import read_store, store_files, store_fingerprint, write_store
 from galpipe.unit import NO_REGION, STAMPS, Receipt, Unit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ from galpipe.errors import BadData
 from galpipe.layout import Layout
 from galpipe.stamps.render import png, to_rgb
 from galpipe.stamps.stampset import StampSet
-from galpipe.stamps.store import read_store
+from galpipe.stamps.store import Store
 from galpipe.unit import Unit
 
 SHOWN = 24
 PER_GROUP = 6
 MOST_BRICKS = 8
-"""Bricks whose stamps are opened: each is read whole."""
+"""Bricks whose stamps are opened."""
 
 FEATURED = "smooth-or-featured_featured-or-disk_fraction"
 RADII = ("lvm_half_light_radius", "shape_r")
@@ -85,6 +85,10 @@ class Card:
     stamp, restored : str
         PNG as base64; empty where there is none.
     boxes : list of Box
+    coarse : str
+        PNG of the second, coarser stamp as base64; empty for a galaxy without one.
+    coarse_width : float
+        Arcsec on a side of it.
     """
 
     source_id: int
@@ -95,6 +99,23 @@ class Card:
     stamp: str = ""
     restored: str = ""
     boxes: list[Box] = field(default_factory=list)
+    coarse: str = ""
+    coarse_width: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The stamps of some sources, in their order.
+
+    Parameters
+    ----------
+    stamps : StampSet
+    coarse : dict
+        The second stamp of those that have one, by place in the order.
+    """
+
+    stamps: StampSet
+    coarse: dict[int, StampSet]
 
 
 def cards(layout: Layout, name: str, sample: Sample, cut: str, pictures: Pictures | None) -> list[Card]:
@@ -116,14 +137,14 @@ def cards(layout: Layout, name: str, sample: Sample, cut: str, pictures: Picture
     for text in dict.fromkeys(unit for unit, _, _ in chosen):
         unit, mine = Unit.parse(text), {source: why for where, source, why in chosen if where == text}
         rows = read_rows(layout, name, unit, list(mine))
-        stamps = _stamps(layout.stamps(unit, cut), [row["source_id"] for row in rows])
-        restored = _restored(stamps, pictures)
+        shown = _stamps(layout.stamps(unit, cut), [row["source_id"] for row in rows])
+        restored = _restored(shown, pictures)
         for index, row in enumerate(rows):
             answers = describe(row, sample.schema)
             place = f"{unit.brick}  RA {row['ra']:.4f}  Dec {row['dec']:.4f}" if row.get("ra") is not None else unit.brick
             place += "  JPEG route" if row.get("jpeg_route") else ""
             card = Card(row["source_id"], place, mine[row["source_id"]], answers)
-            made[row["source_id"]] = _with_pictures(card, stamps, index, (restored, row.get("detections") or [])) if stamps else card
+            made[row["source_id"]] = _with_pictures(card, shown, index, (restored, row.get("detections") or [])) if shown else card
     return [made[source] for _, source, _ in chosen if source in made]
 
 
@@ -166,7 +187,10 @@ def _rankings(sample: Sample, rows: NDArray[np.int64]) -> list[tuple[str, NDArra
         ranked: NDArray[np.int64] = known[np.argsort(-own[np.isfinite(own)], kind="stable")]
         return ranked
 
-    radius = next((sample.values(name) for name in RADII if len(sample.values(name))), np.zeros(0))
+    # the model gives no size of what its stamp cuts off; the survey does
+    radius = np.zeros(0)
+    for own in filter(len, map(sample.values, RADII)):
+        radius = np.where(np.isfinite(radius), radius, own) if len(radius) else own
     high, low = (sample.values(name) for name in SPREADS[0])
     spread = high - low if len(high) and len(low) else np.zeros(0)
     random = np.random.default_rng(len(rows)).permutation(rows)
@@ -178,36 +202,48 @@ def _rankings(sample: Sample, rows: NDArray[np.int64]) -> list[tuple[str, NDArra
     ]
 
 
-def _stamps(path: Path, ids: Sequence[int]) -> StampSet | None:
+def _stamps(path: Path, ids: Sequence[int]) -> _Shown | None:
     """The stamps of some sources in their order; None where the store is gone, damaged, or of other sources."""
     if not path.exists():
         return None
     try:
-        stamps = read_store(path).stamps
+        store = Store(path)
+        rows = _places(store, ids)
+        if len(rows) < len(ids):
+            return None
+        coarse: dict[int, StampSet] = {}
+        for binning in store.coarse:
+            coarse |= {place: store.rows([row], binning) for place, row in _places(store, ids, binning).items()}
+        return _Shown(store.rows(list(rows.values())), coarse)
     except BadData:
         # `verify` is the place where a damaged store is a finding; a report shows what it can
         return None
-    place = {source: row for row, source in enumerate(stamps.sources["source_id"].to_pylist())}
-    return stamps.take([place[source] for source in ids]) if all(source in place for source in ids) else None
 
 
-def _restored(stamps: StampSet | None, pictures: Pictures | None) -> NDArray[np.float32] | None:
-    if stamps is None or pictures is None or not len(stamps):
+def _places(store: Store, ids: Sequence[int], binning: int = 1) -> dict[int, int]:
+    """Row of each id, by its place among the ids; those without a stamp of that scale are left out."""
+    known = {source: row for row, source in enumerate(store.sources(binning)["source_id"].to_pylist())}
+    return {place: known[source] for place, source in enumerate(ids) if source in known}
+
+
+def _restored(shown: _Shown | None, pictures: Pictures | None) -> NDArray[np.float32] | None:
+    if shown is None or pictures is None or not len(shown.stamps):
         return None
-    return pictures.restore(stamps, range(len(stamps)))
+    return pictures.restore(shown.stamps, range(len(shown.stamps)))
 
 
-def _with_pictures(card: Card, stamps: StampSet, index: int, drawn: tuple[NDArray[np.float32] | None, list[dict[str, Any]]]) -> Card:
+def _with_pictures(card: Card, shown: _Shown, index: int, drawn: tuple[NDArray[np.float32] | None, list[dict[str, Any]]]) -> Card:
     restored, detections = drawn
-    return Card(
-        card.source_id,
-        card.place,
-        card.why,
-        card.answers,
+    stamps, coarse = shown.stamps, shown.coarse.get(index)
+    return replace(
+        card,
         size=stamps.size,
         stamp=encoded(png(to_rgb(stamps.flux(index), stamps.bands))),
         restored="" if restored is None else encoded(png(to_rgb(restored[index]))),
         boxes=boxes_of(detections, stamps.size),
+        # the stretch is one of surface brightness: flux per pixel of the survey
+        coarse="" if coarse is None else encoded(png(to_rgb(coarse.flux(0) / coarse.binning**2, coarse.bands))),
+        coarse_width=0.0 if coarse is None else coarse.size * coarse.pixscale,
     )
 
 
@@ -240,6 +276,8 @@ def describe(row: Mapping[str, Any], schema: pa.Schema) -> list[tuple[str, str, 
     if "lvm_half_light_radius" in row:
         value = measured(row["lvm_half_light_radius"], row.get("lvm_half_light_radius_sigma"))
         lines.append(("radius, arcsec", value, f"Tractor {measured(row.get('shape_r'))}"))
+    if row.get("coarse_sep_mag") is not None:
+        lines.append((f"mag {row['coarse_sep_band']}, coarse stamp", measured(row["coarse_sep_mag"]), "sep"))
     if "z_mock" in row:
         lines.append(("redshift", measured(row["z_mock"], row.get("z_mock_sigma"), digits=3), _learned(schema, "z_mock") or "mock only"))
     if row.get("n_detections") is not None:

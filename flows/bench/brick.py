@@ -50,8 +50,19 @@ class BenchBrick:
         ConfigurationError
             If there is no such model.
         """
-        folder = model_folder(MODEL, self.root / "models")
-        return RunContext(self.root, "bench", "bench", self.settings, folder, model_hash(folder), code_version())
+        return bench_context(self.root, self.settings)
+
+
+def bench_context(root: Path, settings: Settings) -> RunContext:
+    """A run under a root, with the model that comes with the package.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such model.
+    """
+    folder = model_folder(MODEL, root / "models")
+    return RunContext(root, "bench", "bench", settings, folder, model_hash(folder), code_version())
 
 
 @contextmanager

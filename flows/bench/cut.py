@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from flows.bench.brick import mock_brick
 from flows.bench.figures import Figure, Size, in_turns
-from galpipe.stamps.cut import Windows, cut_brick
+from galpipe.stamps.cut import cut_brick
+from galpipe.stamps.windows import Windows
 from galpipe.survey.bricks import BRICK_PIXELS
 from galpipe.survey.coadd import read_band
 from galpipe.survey.files import BrickFiles

@@ -1,14 +1,17 @@
-"""The figures this project is judged by, each a ratio of two times measured in one run, in turns, on one machine."""
+"""The figures this project is judged by: ratios of two times measured in one run, in turns, on one machine; most memory held."""
 
 from __future__ import annotations
 
 import os
 import platform
+import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from galpipe.errors import ConfigurationError
@@ -43,7 +46,7 @@ class Figure:
     name : str
     value : float
     unit : str
-        ``ratio``, ``s`` or a rate.
+        ``ratio``, ``s``, ``GB`` or a rate.
     what : str
         What it is, in words.
     """
@@ -66,6 +69,7 @@ BENCHES = {
     "heads": Bench("flows.bench.heads", "time of the model with all its heads over that of its encoder alone"),
     "cut": Bench("flows.bench.cut", "time to cut stamps by reading a section for each over that by reading whole bands once"),
     "planning": Bench("flows.bench.planning", "time and memory to plan a rerun of a release of 366,898 bricks against a full ledger"),
+    "memory": Bench("flows.bench.memory", "most memory of a worker that cuts and predicts a brick of 20,000 sources"),
     "overhead": Bench("flows.bench.overhead", "wall time of the catalog stage of a brick over that of the bare model"),
 }
 
@@ -114,3 +118,12 @@ def in_turns(sides: Mapping[str, Callable[[], object]], repeats: int) -> dict[st
             side()
             times[name].append(time.perf_counter() - started)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def peak_bytes() -> int:
+    """The most memory this process ever held; what `resource` says of a child includes its parent's."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -15,7 +15,7 @@ import numpy as np
 from astropy.io import fits
 
 from catalogs.ledger import Ledger
-from flows.bench.figures import Figure, Size
+from flows.bench.figures import Figure, Size, peak_bytes
 from galpipe.config import Settings
 from galpipe.fingerprint import files_fingerprint
 from galpipe.layout import Layout
@@ -117,9 +117,3 @@ def plan_once(root: Path) -> tuple[float, float, float, int, int]:
             for _ in ledger.states(stage, NAME, RELEASE):
                 pass
     return planned - started, compared - planned, time.perf_counter() - compared, peak_bytes(), len(to_do)
-
-
-def peak_bytes() -> int:
-    """The most memory this process ever held; what `resource` says of a child includes its parent's."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))

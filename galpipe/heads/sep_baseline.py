@@ -101,7 +101,7 @@ def _one(stamps: StampSet, index: int) -> tuple[str, Measured] | None:
     return usable[0], measure(stamps.flux(index)[place], ~valid[place], stamps.pixscale)
 
 
-def measure(flux: npt.NDArray[np.float32], masked: npt.NDArray[np.bool_], pixscale: float) -> Measured:
+def measure(flux: npt.NDArray[np.float32], masked: npt.NDArray[np.bool_], pixscale: float, box: int = BOX) -> Measured:
     """Background, extraction and AUTO photometry of one plane.
 
     Parameters
@@ -112,9 +112,11 @@ def measure(flux: npt.NDArray[np.float32], masked: npt.NDArray[np.bool_], pixsca
         Bool, shape (S, S).
     pixscale : float
         Arcsec per pixel.
+    box : int
+        Pixels on a side of a background cell.
     """
     plane = np.ascontiguousarray(np.where(masked, 0, flux), dtype=np.float32)
-    background = sep.Background(plane, mask=masked, bw=BOX, bh=BOX)
+    background = sep.Background(plane, mask=masked, bw=box, bh=box)
     plane = plane - background.back()
     empty = dict.fromkeys(_TEXTS, float("nan"))
     noise = float(background.globalrms)

@@ -20,9 +20,10 @@ from galpipe.lvm.inputs import MODEL_BANDS
 from galpipe.lvm.pack import Pack, concatenate, pack_stamps, read_pack, write_pack
 from galpipe.mock.release import make_release
 from galpipe.mock.spec import MockSpec, truth_folder
-from galpipe.stamps.cut import CutResult, cut_brick
+from galpipe.stamps.cut import cut_brick
 from galpipe.stamps.external import read_stamps
 from galpipe.stamps.normalize import codec, encode
+from galpipe.stamps.result import CutResult
 from galpipe.stamps.stretch import DR2_RGB
 from galpipe.survey.files import BrickFiles, FileRecord
 from galpipe.unit import Unit

@@ -115,7 +115,7 @@ class Predictor:
         parts = []
         for first in range(0, len(stamps), batch):
             some = stamps.take(np.arange(first, min(first + batch, len(stamps))))
-            parts.append(self._table(self.raw(some, batch), schema))
+            parts.append(_compact(self._table(self.raw(some, batch), schema)))
         return pa.concat_tables(parts) if parts else schema.empty_table()
 
     def _table(self, raw: RawBatch, schema: pa.Schema) -> pa.Table:
@@ -171,6 +171,14 @@ class Predictor:
             parts.append(np.sinh(np.clip(restored[:, :, inside, inside], -12, 12)) * softening[:, None, None])
         empty = np.zeros((0, len(MODEL_BANDS), stamps.size, stamps.size), dtype=np.float32)
         return np.concatenate(parts).astype(np.float32) if parts else empty
+
+
+def _compact(table: pa.Table) -> pa.Table:
+    """A copy that owns its bytes: columns made from slices of a batch's arrays would keep all of them alive, 1.5 MB a stamp."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return pa.ipc.open_stream(sink.getvalue()).read_all()
 
 
 def _steady_sums() -> None:

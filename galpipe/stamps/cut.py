@@ -1,122 +1,44 @@
-"""Cut every selected galaxy of a brick: whole-band reads, one band in memory at a time, all stamps at once."""
+"""Cut every selected galaxy of a brick: whole-band reads, one band in memory at a time, many stamps at once.
+
+A crowded brick's stamps do not fit in memory; they come in blocks, and then the bands stay in memory instead.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from astropy.io import fits
 from numpy.typing import NDArray
 
 from galpipe.config import SOFTENING, SURVEY_PIXSCALE, CutSettings, SelectionSettings
 from galpipe.errors import ConfigurationError, NoWork
-from galpipe.stamps.flags import flag_plane
+from galpipe.stamps.coarse import BINNINGS, binnings
 from galpipe.stamps.mosaic import completion_of
 from galpipe.stamps.normalize import codec, encode, encode_invvar, in_range
+from galpipe.stamps.planes import Planes
+from galpipe.stamps.result import Block, CutResult, gather_blocks, outcomes_table
 from galpipe.stamps.stampset import FILLED, StampSet, has_transmission, usable_transmission
+from galpipe.stamps.windows import Windows
 from galpipe.survey.bricks import BRICK_PIXELS, brick_by_name, brick_wcs
-from galpipe.survey.coadd import read_band
-from galpipe.survey.edges import EDGE_REASON, select_with_edges
+from galpipe.survey.edges import select_with_edges
 from galpipe.survey.files import BrickFiles
-from galpipe.survey.selection import FAILURES
 from galpipe.survey.tractor import read_tractor, stated_rows, tractor_subset
 from galpipe.survey.unknown import unknown_in
 
 CHUNK = 128
 """Stamps gathered at a time: bounds the float arrays beside one band (about 40 MB)."""
 
+BLOCK = 256
+"""Stamps cut at a time: bounds their arrays (59 MB with three bands). The galaxies with z < 20 of an average brick are one block."""
+
 WCS_CARDS = ("CTYPE1", "CTYPE2", "CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2", "CD1_1", "CD1_2", "CD2_1", "CD2_2")
-
-OUTCOMES = pa.schema(
-    [
-        ("release", pa.int32()),
-        ("brickid", pa.int32()),
-        ("objid", pa.int32()),
-        ("source_id", pa.int64()),
-        ("ra", pa.float64()),
-        ("dec", pa.float64()),
-        ("status", pa.string()),
-        ("reason", pa.string()),
-    ]
-)
-"""One row per source of the Tractor table; status ``selected``, ``filtered`` or ``failed``, reason empty when selected.
-
-A selected source just beyond its brick's edge has reason `EDGE_REASON`.
-"""
-
-
-@dataclass(frozen=True)
-class CutResult:
-    """What cutting a brick gave.
-
-    Parameters
-    ----------
-    stamps : StampSet
-        May hold no stamp at all.
-    outcomes : pyarrow.Table
-        Schema `OUTCOMES`, one row per source of the Tractor table.
-    """
-
-    stamps: StampSet
-    outcomes: pa.Table
-
-    def counts(self) -> dict[str, int]:
-        """Sources by status; they add up to the rows of the Tractor table."""
-        status = self.outcomes["status"].to_pylist()
-        return {"sources": len(status)} | {name: status.count(name) for name in ("selected", "filtered", "failed")}
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Where N square stamps lie in a frame.
-
-    Parameters
-    ----------
-    x0, y0 : ndarray of int64, shape (N,)
-        Frame pixel of each stamp's ``[0, 0]``; may lie outside the frame.
-    size : int
-        Pixels on a side.
-    shape : tuple of int
-        Rows and columns of the frame.
-    """
-
-    x0: NDArray[np.int64]
-    y0: NDArray[np.int64]
-    size: int
-    shape: tuple[int, int]
-
-    @classmethod
-    def around(cls, x: NDArray[np.float64], y: NDArray[np.float64], size: int, shape: tuple[int, int]) -> Windows:
-        """Windows whose ``[size // 2, size // 2]`` is the nearest pixel, ``floor(x + 0.5)``, of 0-based positions, shape (N,)."""
-        far = 10 * BRICK_PIXELS
-        nearest = [np.floor(np.clip(values, -far, far) + 0.5).astype(np.int64) for values in (x, y)]
-        return cls(nearest[0] - size // 2, nearest[1] - size // 2, size, shape)
-
-    def part(self, rows: slice) -> Windows:
-        """Some of the windows."""
-        return Windows(self.x0[rows], self.y0[rows], self.size, self.shape)
-
-    def outside(self) -> NDArray[np.bool_]:
-        """True where a stamp's pixel lies outside the frame, shape (N, S, S)."""
-        step = np.arange(self.size)
-        y, x = self.y0[:, None] + step, self.x0[:, None] + step
-        beyond: NDArray[np.bool_] = ((y < 0) | (y >= self.shape[0]))[:, :, None] | ((x < 0) | (x >= self.shape[1]))[:, None, :]
-        return beyond
-
-    def gather(self, plane: NDArray[Any]) -> NDArray[Any]:
-        """The stamps' pixels of a plane, shape (N, S, S); meaningless where `outside`."""
-        step = np.arange(self.size)
-        y = np.clip(self.y0[:, None] + step, 0, self.shape[0] - 1)
-        x = np.clip(self.x0[:, None] + step, 0, self.shape[1] - 1)
-        stamps: NDArray[Any] = plane[y[:, :, None], x[:, None, :]]
-        return stamps
 
 
 def cut_brick(files: BrickFiles, settings: CutSettings, selection: SelectionSettings) -> CutResult:
-    """Cut and normalize the selected sources of a fetched brick.
+    """Cut and normalize the selected sources of a fetched brick, in memory; raises as `BrickCut`.
 
     Parameters
     ----------
@@ -128,6 +50,20 @@ def cut_brick(files: BrickFiles, settings: CutSettings, selection: SelectionSett
     -------
     CutResult
         Outcomes of every source; no stamps where no source is selected or none has pixels.
+    """
+    return gather_blocks(BrickCut(files, settings, selection))
+
+
+class BrickCut:
+    """A brick whose table was read, and which is to be cut once.
+
+    Parameters
+    ----------
+    files : BrickFiles
+    settings : CutSettings
+    selection : SelectionSettings
+    block : int
+        Stamps cut at a time; the stamps do not depend on it.
 
     Raises
     ------
@@ -138,43 +74,108 @@ def cut_brick(files: BrickFiles, settings: CutSettings, selection: SelectionSett
     ConfigurationError
         If the settings ask for another pixel scale than the survey's.
     """
-    unit = str(files.unit)
-    if settings.pixscale != SURVEY_PIXSCALE:
-        raise ConfigurationError(f"cut.pixscale {SURVEY_PIXSCALE} for bricks", repr(settings.pixscale), unit=unit)
-    path = files.path("tractor")
-    if path is None:
-        raise NoWork("a Tractor table", "absent", unit=unit, file=f"tractor-{files.unit.brick}.fits")
-    table = read_tractor(path, files.unit)
-    sources = tractor_subset(table)
-    reasons, edge = select_with_edges(sources, selection, files.bands, brick_by_name(files.unit.brick))
-    rows = np.flatnonzero(reasons == "")
-    stamps, fractions = _cut(files, settings, sources.take(pa.array(rows)))
-    covered = (fractions >= selection.min_valid_frac).any(axis=1)
-    reasons[rows[~covered]] = "no_coverage"
-    if not covered.all():
-        stamps = stamps.take(np.flatnonzero(covered))
-    attrs = _attrs(files, settings, selection) | stamps.attrs | {"tractor_rows": stated_rows(sources), "unknown": unknown_in(table)}
-    stamps = StampSet(stamps.image, stamps.invvar_code, stamps.mask, stamps.sources, stamps.bands, stamps.pixscale, stamps.softening, attrs)
-    return CutResult(stamps, outcomes_table(sources, reasons, edge))
 
+    def __init__(self, files: BrickFiles, settings: CutSettings, selection: SelectionSettings, block: int = BLOCK) -> None:
+        unit = str(files.unit)
+        if settings.pixscale != SURVEY_PIXSCALE:
+            raise ConfigurationError(f"cut.pixscale {SURVEY_PIXSCALE} for bricks", repr(settings.pixscale), unit=unit)
+        path = files.path("tractor")
+        if path is None:
+            raise NoWork("a Tractor table", "absent", unit=unit, file=f"tractor-{files.unit.brick}.fits")
+        self._files, self._settings, self._selection, self._block = files, settings, selection, block
+        table = read_tractor(path, files.unit)
+        self._sources = tractor_subset(table)
+        self._reasons, self._edge = select_with_edges(self._sources, selection, files.bands, brick_by_name(files.unit.brick))
+        self._rows = np.flatnonzero(self._reasons == "")
+        self._binnings = binnings(self._sources, settings.size, settings.pixscale)[self._rows]
+        self._attrs = _attrs(files, settings, selection) | {"tractor_rows": stated_rows(self._sources), "unknown": unknown_in(table)}
 
-def outcomes_table(sources: pa.Table, reasons: NDArray[np.object_], edge: NDArray[np.bool_] | None = None) -> pa.Table:
-    """Outcomes of the sources of a brick.
+    @property
+    def outcomes(self) -> pa.Table:
+        """One row per source of the Tractor table, schema `OUTCOMES`; complete after the last of `blocks`."""
+        return outcomes_table(self._sources, self._reasons, self._edge)
 
-    Parameters
-    ----------
-    sources : pyarrow.Table
-        Tractor subset, N rows.
-    reasons : ndarray of str, shape (N,)
-        Empty for a selected source.
-    edge : ndarray of bool, shape (N,), optional
-        The selected sources that lie just beyond the brick's edge.
-    """
-    # too few pixels to predict is a reason to leave a source out, not a failure
-    status = ["selected" if not reason else "failed" if reason in FAILURES else "filtered" for reason in reasons]
-    told = reasons if edge is None else np.where(edge & (reasons == ""), EDGE_REASON, reasons)
-    columns = [sources[name] for name in OUTCOMES.names[:6]]
-    return pa.table([*columns, pa.array(status, pa.string()), pa.array(told.tolist(), pa.string())], schema=OUTCOMES)
+    def blocks(self) -> Iterator[Block]:
+        """Stamps of the selected sources that have pixels, in the order of the table; one block without any if there are none.
+
+        Raises
+        ------
+        BadData
+            If an image is corrupt.
+        """
+        starts = range(0, max(1, len(self._rows)), self._block)
+        planes = Planes(self._files, self._settings.bands, keep=len(starts) > 1 or bool(self._binnings.any()))
+        self._attrs = self._attrs | {"wcs": self._cards(planes)}
+        for start in starts:
+            rows = self._rows[start : start + self._block]
+            sources = self._sources.take(pa.array(rows))
+            stamps, fractions = self._stamps(planes, sources, 1)
+            covered = np.asarray((fractions >= self._selection.min_valid_frac).any(axis=1))
+            self._reasons[rows[~covered]] = "no_coverage"
+            yield self._with_coarse(planes, stamps, (self._binnings[start : start + self._block], covered))
+
+    def _cards(self, planes: Planes) -> dict[str, Any]:
+        """Projection of the brick, from the first image that there is."""
+        present = next((band for band in self._settings.bands if planes.has(band)), None) if len(self._rows) else None
+        if present is None:
+            return dict(self._attrs["wcs"])
+        header = planes.header("image", present)
+        return {name: header[name] for name in WCS_CARDS if name in header}
+
+    def _with_coarse(self, planes: Planes, stamps: StampSet, chosen: tuple[NDArray[np.int64], NDArray[np.bool_]]) -> Block:
+        """The covered stamps and the second ones of the large galaxies among them; what those had joins the table."""
+        binning, covered = chosen
+        coarse = []
+        bands = self._settings.bands
+        scale, shares = np.full(len(stamps), np.nan), np.full((len(stamps), len(bands)), np.nan)
+        for factor in BINNINGS:
+            mine = np.flatnonzero((binning == factor) & covered)
+            if len(mine):
+                second, fractions = self._stamps(planes, stamps.sources.take(pa.array(mine)).select(self._sources.column_names), factor)
+                coarse.append(second)
+                scale[mine], shares[mine] = second.pixscale, fractions
+        facts = {"coarse_pixscale": scale} | {f"coarse_valid_frac_{band}": shares[:, b] for b, band in enumerate(bands)}
+        nullable = {name: pa.array(values.astype(np.float32), from_pandas=True) for name, values in facts.items()}
+        parts = (stamps.image, stamps.invvar_code, stamps.mask, with_columns(stamps.sources, nullable))
+        whole = StampSet(*parts, stamps.bands, stamps.pixscale, stamps.softening, stamps.attrs)
+        return Block(whole if covered.all() else whole.take(np.flatnonzero(covered)), tuple(coarse))
+
+    def _stamps(self, planes: Planes, sources: pa.Table, binning: int) -> tuple[StampSet, NDArray[np.float64]]:
+        """Stamps of the given sources at one scale, and their valid fractions, shape (N, B)."""
+        count, bands, size = len(sources), self._settings.bands, self._settings.size
+        softening = tuple(SOFTENING[band] * binning for band in bands)
+        x, y = _positions(self._files, sources)
+        windows = Windows.around(x, y, size, (BRICK_PIXELS, BRICK_PIXELS), binning)
+        shape = (count, len(bands), size, size)
+        image, invvar = np.zeros(shape, np.int16), np.zeros(shape, np.uint8)
+        mask = np.zeros((count, size, size), np.uint8)
+        fractions = np.zeros((count, len(bands)))
+        # the neighbours complete first stamps only: a coarse one reaches beyond its frame nearly always
+        completion = completion_of(self._files, windows, bands) if binning == 1 else None
+        for b, band in enumerate(bands):
+            image[:, b] = encode(np.zeros(1), codec(softening[b]))
+            if not planes.has(band) or not count:
+                mask |= np.uint8(1 << b)
+                continue
+            cut = BandCut(b, band, windows, softening[b], usable_transmission(sources, band))
+            _cut_band(planes, cut, (image, invvar, mask))
+            if completion is not None:
+                completion.fill(cut, (image, invvar, mask))
+            fractions[:, b] = 1 - np.mean((mask & np.uint8(1 << b)) != 0, axis=(1, 2))
+        covered = completion.covered(bands) if completion is not None else None
+        for rows in _chunks(count, binning):
+            part = windows.part(rows)
+            outside = part.any(part.outside())
+            mask[rows][outside if covered is None else outside & ~covered[rows]] |= FILLED
+        facts = _facts(planes, windows, (x, y)) | {f"valid_frac_{band}": fractions[:, b] for b, band in enumerate(bands)}
+        if self._files.neighbours and binning == 1:
+            facts["mosaic_frac"] = np.zeros(count) if covered is None else covered.mean(axis=(1, 2))
+        facts["pixscale"] = np.full(count, self._settings.pixscale * binning)
+        corrected = [has_transmission(sources, band) | (fractions[:, b] == 0) for b, band in enumerate(bands)]
+        facts["dereddened"] = np.all(corrected, axis=0)
+        attrs = self._attrs if binning == 1 else self._attrs | {"binning": binning}
+        table = with_columns(sources, facts)
+        return StampSet(image, invvar, mask, table, bands, self._settings.pixscale * binning, softening, attrs), fractions
 
 
 def _attrs(files: BrickFiles, settings: CutSettings, selection: SelectionSettings) -> dict[str, Any]:
@@ -193,84 +194,45 @@ def _attrs(files: BrickFiles, settings: CutSettings, selection: SelectionSetting
     }
 
 
-def _cut(files: BrickFiles, settings: CutSettings, sources: pa.Table) -> tuple[StampSet, NDArray[np.float64]]:
-    """Stamps of the given sources and their valid fractions, shape (N, B)."""
-    count, bands, size = len(sources), settings.bands, settings.size
-    x, y = _positions(files, sources)
-    windows = Windows.around(x, y, size, (BRICK_PIXELS, BRICK_PIXELS))
-    shape = (count, len(bands), size, size)
-    image, invvar = np.zeros(shape, np.int16), np.zeros(shape, np.uint8)
-    mask = np.zeros((count, size, size), np.uint8)
-    fractions = np.zeros((count, len(bands)))
-    attrs: dict[str, Any] = {}
-    flags = flag_plane(files, bands) if count else None
-    completion = completion_of(files, windows, bands)
-    for b, band in enumerate(bands):
-        image[:, b] = encode(np.zeros(1), codec(SOFTENING[band]))
-        absent = files.path("image", band) is None or files.path("invvar", band) is None
-        if absent or not count:
-            mask |= np.uint8(1 << b)
-            continue
-        cut = BandCut(b, band, windows, flags, usable_transmission(sources, band))
-        header = _cut_band(files, cut, (image, invvar, mask))
-        if completion is not None:
-            completion.fill(cut, (image, invvar, mask))
-        attrs.setdefault("wcs", {name: header[name] for name in WCS_CARDS if name in header})
-        fractions[:, b] = 1 - np.mean((mask & np.uint8(1 << b)) != 0, axis=(1, 2))
-    covered = completion.covered(bands) if completion is not None else None
-    for rows in _chunks(count):
-        outside = windows.part(rows).outside()
-        mask[rows][outside if covered is None else outside & ~covered[rows]] |= FILLED
-    facts = _facts(files, windows, (x, y), bands) | {f"valid_frac_{band}": fractions[:, b] for b, band in enumerate(bands)}
-    if files.neighbours:
-        facts["mosaic_frac"] = np.zeros(count) if covered is None else covered.mean(axis=(1, 2))
-    facts["pixscale"] = np.full(count, settings.pixscale)
-    corrected = [has_transmission(sources, band) | (fractions[:, b] == 0) for b, band in enumerate(bands)]
-    facts["dereddened"] = np.all(corrected, axis=0)
-    softening = tuple(SOFTENING[band] for band in bands)
-    return StampSet(image, invvar, mask, with_columns(sources, facts), bands, settings.pixscale, softening, attrs), fractions
-
-
 @dataclass(frozen=True)
 class BandCut:
-    """What cutting one band needs to know: its index and letter, windows, mask flags, transmission of each source."""
+    """What cutting one band needs to know: its index and letter, windows, softening of the codes, transmission of each source."""
 
     index: int
     band: str
     windows: Windows
-    flags: NDArray[np.uint8] | None
+    softening: float
     transmission: NDArray[np.float64]
 
 
-def _cut_band(files: BrickFiles, cut: BandCut, out: tuple[NDArray[np.int16], NDArray[np.uint8], NDArray[np.uint8]]) -> fits.Header:
-    """Fill one band's pixels, inverse variances and mask bits; returns the image's header."""
+def _cut_band(planes: Planes, cut: BandCut, out: tuple[NDArray[np.int16], NDArray[np.uint8], NDArray[np.uint8]]) -> None:
+    """Fill one band's pixels, inverse variances and mask bits."""
     image, invvar, mask = out
-    bit, line = np.uint8(1 << cut.index), codec(SOFTENING[cut.band])
-    plane, header = read_band(files, "image", cut.band)
-    for rows in _chunks(len(image)):
+    bit, line, flags = np.uint8(1 << cut.index), codec(cut.softening), planes.flags()
+    plane, _ = planes.read("image", cut.band)
+    for rows in _chunks(len(image), cut.windows.binning):
         windows = cut.windows.part(rows)
-        flux = windows.gather(plane) / cut.transmission[rows, None, None].astype(np.float32)
+        outside = windows.outside()
+        flux = windows.fluxes(np.asarray(windows.gather(plane) / cut.transmission[rows, None, None].astype(np.float32), np.float32))
         image[rows, cut.index] = encode(flux, line)
-        bad = ~in_range(flux, line) | windows.outside()
-        if cut.flags is not None:
-            bad |= (windows.gather(cut.flags) & bit) != 0
-        mask[rows] |= np.where(bad, bit, np.uint8(0))
-        image[rows, cut.index][windows.outside()] = encode(np.zeros(1), line)[0]
+        bad = outside if flags is None else outside | ((windows.gather(flags) & bit) != 0)
+        mask[rows] |= np.where(windows.any(bad) | ~in_range(flux, line), bit, np.uint8(0))
+        image[rows, cut.index][windows.any(outside)] = encode(np.zeros(1), line)[0]
     del plane
-    plane, _ = read_band(files, "invvar", cut.band)
-    for rows in _chunks(len(image)):
+    plane, _ = planes.read("invvar", cut.band)
+    for rows in _chunks(len(image), cut.windows.binning):
         windows = cut.windows.part(rows)
         # the flux was divided by the transmission, so its inverse variance is multiplied by its square
         weight = windows.gather(plane) * (cut.transmission[rows, None, None] ** 2).astype(np.float32)
         weight[windows.outside()] = 0.0
-        codes = encode_invvar(weight)
+        codes = encode_invvar(windows.weights(weight))
         invvar[rows, cut.index] = codes
         mask[rows] |= np.where(codes == 0, bit, np.uint8(0))
-    return header
 
 
-def _chunks(count: int) -> list[slice]:
-    return [slice(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+def _chunks(count: int, binning: int) -> list[slice]:
+    step = max(1, CHUNK // binning**2)
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
 def _positions(files: BrickFiles, sources: pa.Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -283,22 +245,20 @@ def _positions(files: BrickFiles, sources: pa.Table) -> tuple[NDArray[np.float64
 
 
 def _facts(
-    files: BrickFiles, windows: Windows, position: tuple[NDArray[np.float64], NDArray[np.float64]], bands: tuple[str, ...]
+    planes: Planes, windows: Windows, position: tuple[NDArray[np.float64], NDArray[np.float64]]
 ) -> dict[str, NDArray[Any] | pa.Array]:
-    half = windows.size // 2
-    center_x, center_y = windows.x0 + half, windows.y0 + half
+    center_x, center_y = windows.centers()
     facts: dict[str, NDArray[Any] | pa.Array] = {
-        "stamp_dx": position[0] - center_x,
-        "stamp_dy": position[1] - center_y,
+        "stamp_dx": (position[0] - center_x) / windows.binning,
+        "stamp_dy": (position[1] - center_y) / windows.binning,
         "stamp_x0": windows.x0.astype(np.int32),
         "stamp_y0": windows.y0.astype(np.int32),
     }
-    for band in bands:
+    middle = tuple(np.floor(values).astype(np.int64) for values in (center_y, center_x))
+    for band in planes.bands:
         facts[f"nexp_{band}"] = pa.nulls(len(center_x), pa.int32())
-        if len(center_x) and files.path("nexp", band) is not None:
-            plane, _ = read_band(files, "nexp", band)
-            rows, columns = (np.clip(values, 0, limit - 1) for values, limit in zip((center_y, center_x), plane.shape, strict=True))
-            facts[f"nexp_{band}"] = plane[rows, columns].astype(np.int32)
+        if len(center_x) and planes.files.path("nexp", band) is not None:
+            facts[f"nexp_{band}"] = planes.at("nexp", band, (middle[0], middle[1])).astype(np.int32)
     return facts
 
 

@@ -26,7 +26,8 @@ from galpipe.survey.files import BrickFiles
 from galpipe.survey.neighbours import inside_frame
 
 if TYPE_CHECKING:
-    from galpipe.stamps.cut import BandCut, Windows
+    from galpipe.stamps.cut import BandCut
+    from galpipe.stamps.windows import Windows
 
 SUPPORT = 2
 """Pixels on each side that a bicubic interpolation takes its value from."""

@@ -10,8 +10,8 @@ from astropy.wcs.utils import proj_plane_pixel_scales
 from numpy.typing import NDArray
 from reproject import reproject_exact
 
-from galpipe.stamps.cut import Windows
 from galpipe.stamps.stampset import plain_wcs
+from galpipe.stamps.windows import Windows
 
 SAME_SCALE = 1e-3
 """Relative difference of pixel scales below which pixels are cropped, not resampled (0.08 px over half a stamp)."""

@@ -33,15 +33,16 @@ class StampSet:
         Bit b: band b is masked here (invvar 0, SATUR or ALLMASK of that band, not finite, out of the codes' range); bit 7: filled.
     sources : pyarrow.Table, N rows
         Tractor subset and per-stamp columns ``stamp_dx``, ``stamp_dy`` (source minus center of its nearest pixel, pixels), ``stamp_x0``,
-        ``stamp_y0`` (brick pixel of ``[0, 0]``), ``valid_frac_<b>``, ``nexp_<b>``, ``pixscale``, ``dereddened`` (every band that
-        has pixels was divided by a transmission), near the poles ``mosaic_frac`` (share of pixels from neighbouring bricks).
+        ``stamp_y0`` (brick pixel of ``[0, 0]``, of its first corner in a coarse stamp), ``valid_frac_<b>``, ``nexp_<b>``, ``pixscale``,
+        ``dereddened`` (every band that has pixels was divided by a transmission), ``coarse_pixscale`` and ``coarse_valid_frac_<b>``
+        of the source's second stamp, null where it has none, near the poles ``mosaic_frac`` (share of pixels from neighbouring bricks).
     bands : tuple of str
     pixscale : float
         Arcsec per pixel.
     softening : tuple of float
         s_b per band, nanomaggies per pixel.
     attrs : dict
-        JSON-ready: unit, checksums, settings, WCS cards.
+        JSON-ready: unit, checksums, settings, WCS cards of the brick, ``binning`` (brick pixels on a side of a pixel) if not 1.
     """
 
     image: NDArray[np.int16]
@@ -69,6 +70,11 @@ class StampSet:
     def size(self) -> int:
         """Pixels on a side."""
         return int(self.image.shape[-1])
+
+    @property
+    def binning(self) -> int:
+        """Pixels of the brick on a side of one of the stamps' pixels; 1 but for coarse stamps."""
+        return int(self.attrs.get("binning", 1))
 
     @property
     def codecs(self) -> tuple[Codec, ...]:
@@ -111,9 +117,7 @@ class StampSet:
         row = {name: self.sources[name][index].as_py() for name in ("stamp_x0", "stamp_y0", "stamp_dx", "stamp_dy", "ra", "dec")}
         cards = self.attrs.get("wcs")
         if cards is not None and row["stamp_x0"] is not None:
-            header = fits.Header(cards)
-            header["CRPIX1"], header["CRPIX2"] = header["CRPIX1"] - row["stamp_x0"], header["CRPIX2"] - row["stamp_y0"]
-            return WCS(header)
+            return WCS(_binned_cards(cards, (row["stamp_x0"], row["stamp_y0"]), self.binning))
         if row["ra"] is None or row["dec"] is None:
             return None
         half = self.size // 2
@@ -124,6 +128,18 @@ class StampSet:
         index = np.asarray(rows, np.int64)
         parts = (self.image[index], self.invvar_code[index], self.mask[index], self.sources.take(pa.array(index)))
         return StampSet(*parts, self.bands, self.pixscale, self.softening, self.attrs)
+
+
+def _binned_cards(cards: dict[str, Any], first: tuple[int, int], binning: int) -> fits.Header:
+    """The brick's projection for a stamp that begins at a brick pixel (x, y) and has larger pixels."""
+    header = fits.Header(cards)
+    for axis, start in enumerate(first, 1):
+        # FITS counts pixel centers from 1, so that the edge both grids share lies at 0.5
+        header[f"CRPIX{axis}"] = (header[f"CRPIX{axis}"] - start - 0.5) / binning + 0.5
+        for other in (1, 2):
+            if f"CD{other}_{axis}" in header:
+                header[f"CD{other}_{axis}"] *= binning
+    return header
 
 
 def plain_wcs(crval: tuple[float, float], crpix: tuple[float, float], pixscale: float) -> WCS:

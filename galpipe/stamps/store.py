@@ -1,113 +1,145 @@
-"""One Zarr v3 group per brick: three arrays of one shard each, two Parquet tables beside them, one writer."""
+"""Read a brick's Zarr store (see `galpipe.stamps.storewriter`): whole, batch by batch, or some rows; a damaged one is found out."""
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import zarr
-from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, BloscShuffle
 
-from galpipe.commit import remove_folder, replace_folder
+from galpipe.commit import remove_folder
 from galpipe.errors import BadData
-from galpipe.stamps.cut import CutResult
-from galpipe.stamps.stampset import StampSet
+from galpipe.stamps.contenthash import ARRAYS, ContentHash
+from galpipe.stamps.result import Cut, CutResult
+from galpipe.stamps.stampset import StampSet, concatenate
+from galpipe.stamps.storewriter import FORMAT, OUTCOMES_FILE, SOURCES, coarse_group, write_store
 
-ARRAYS = ("image", "invvar_code", "mask")
-CHUNK_STAMPS = 32
-"""Stamps per chunk inside the shard: one batch is read without decoding the rest."""
+__all__ = [
+    "Store",
+    "content_hash",
+    "delete_store",
+    "read_store",
+    "store_files",
+    "store_fingerprint",
+    "store_summary",
+    "write_store",
+]
 
-FORMAT = "galpipe-stamps-2"
 
-
-def write_store(path: Path, result: CutResult, fingerprint: str) -> str:
-    """Write a brick's stamps and outcomes in one step.
+class Store:
+    """A store opened for reading; tables are in memory, pixels stay on disk.
 
     Parameters
     ----------
     path : Path
-        ``<brick>.zarr``; replaced if it exists.
-    result : CutResult
-    fingerprint : str
-        Hash of everything the stamps were made from; `store_fingerprint` reads it back.
-
-    Returns
-    -------
-    str
-        sha256 of the content (arrays and tables, not their encoding).
-
-    Raises
-    ------
-    ResourceFailure
-        If the disk refuses the write.
-    """
-    stamps, content = result.stamps, content_hash(result)
-    attrs: dict[str, Any] = {
-        "format": FORMAT,
-        "fingerprint": fingerprint,
-        "content_hash": content,
-        "rows": len(stamps),
-        "counts": result.counts(),
-        "bands": list(stamps.bands),
-        "pixscale": stamps.pixscale,
-        "softening": list(stamps.softening),
-        "scale": [band.scale for band in stamps.codecs],
-        "offset": [band.offset for band in stamps.codecs],
-        "flux": "softening * sinh(code * scale + offset), nanomaggies per pixel, divided by mw_transmission of the source",
-        "attrs": stamps.attrs,
-    }
-    with replace_folder(path) as aside:
-        group = zarr.open_group(str(aside), mode="w", zarr_format=3, attributes=json.loads(json.dumps(attrs, allow_nan=False)))
-        for name in ARRAYS:
-            _write_array(group, name, getattr(stamps, name))
-        pq.write_table(stamps.sources, aside / "sources.parquet", compression="zstd")
-        pq.write_table(result.outcomes, aside / "outcomes.parquet", compression="zstd")
-    return content
-
-
-def _write_array(group: zarr.Group, name: str, values: NDArray[Any]) -> None:
-    chunk = (min(CHUNK_STAMPS, max(1, len(values))), *values.shape[1:])
-    shard = (max(1, -(-len(values) // chunk[0])) * chunk[0], *values.shape[1:])
-    codec = BloscCodec(cname="zstd", clevel=3, shuffle=BloscShuffle.bitshuffle)
-    array = group.create_array(name, shape=values.shape, dtype=values.dtype, chunks=chunk, shards=shard, compressors=codec)
-    if len(values):
-        # one assignment of everything: a shard written twice, or by two writers, loses data silently
-        array[:] = values
-
-
-def read_store(path: Path) -> CutResult:
-    """Read back what `write_store` wrote, bit by bit.
+        ``<brick>.zarr``.
 
     Raises
     ------
     BadData
-        If there is no readable store, or its content is not what was written: a missing shard reads as zeros.
+        If there is no readable store.
     """
-    attrs = _attrs(path)
-    try:
-        group = zarr.open_group(str(path), mode="r", zarr_format=3)
-        arrays = [np.asarray(group[name][:]) for name in ARRAYS]  # type: ignore[index]
-        sources, outcomes = pq.read_table(path / "sources.parquet"), pq.read_table(path / "outcomes.parquet")
-    # zarr, its codecs and pyarrow raise many kinds on damaged files
-    except Exception as error:
-        raise BadData("a readable stamp store", f"{type(error).__name__}: {error}", file=str(path)) from error
-    image, invvar_code, mask = arrays
-    described = (tuple(attrs["bands"]), attrs["pixscale"], tuple(attrs["softening"]), attrs["attrs"])
-    try:
-        result = CutResult(StampSet(image, invvar_code, mask, sources, *described), outcomes)
-    except BadData as error:
-        raise BadData(error.expected, error.got, file=str(path)) from error
-    content = content_hash(result)
-    if content != attrs["content_hash"]:
-        raise BadData(f"an undamaged stamp store, content {attrs['content_hash'][:12]}", f"content {content[:12]}", file=str(path))
-    return result
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.attrs = path, _attrs(path)
+        self.coarse = tuple(int(binning) for binning in self.attrs["coarse"])
+        """Binnings of the second stamps that there are, finest first."""
+        self.outcomes = self._table(path / OUTCOMES_FILE)
+        self._sources = {binning: self._table(self._folder(binning) / SOURCES) for binning in (1, *self.coarse)}
+        self._seen = ContentHash()
+
+    @property
+    def stamp_attrs(self) -> dict[str, Any]:
+        """Attributes of the stamps: unit, checksums, settings."""
+        attrs: dict[str, Any] = self.attrs["attrs"]
+        return attrs
+
+    def sources(self, binning: int = 1) -> pa.Table:
+        """One row per stamp of a scale."""
+        return self._sources[binning]
+
+    def batches(self, rows: int, binning: int = 1) -> Iterator[StampSet]:
+        """All stamps of a scale in order, ``rows`` at a time; one empty set where there is none.
+
+        Raises
+        ------
+        BadData
+            If the store does not read; content that differs from what was written is found by `check` alone.
+        """
+        count = len(self.sources(binning))
+        for start in range(0, max(1, count), rows):
+            found = self._set(slice(start, min(start + rows, count)), binning)
+            self._seen.add(found)
+            yield found
+
+    def rows(self, indices: Sequence[int], binning: int = 1) -> StampSet:
+        """Some stamps of a scale, in that order; what was written is not proven, as that would take reading all of it.
+
+        Raises
+        ------
+        BadData
+            If the store does not read.
+        """
+        return concatenate([self._set(slice(index, index + 1), binning) for index in indices] or [self._set(slice(0, 0), binning)])
+
+    def check(self) -> None:
+        """Compare what `batches` gave with what was written; to be called once all scales were read to the end.
+
+        Raises
+        ------
+        BadData
+            If it differs: a missing shard reads as zeros.
+        """
+        told = self._seen.finish([*(self._sources[binning] for binning in (1, *self.coarse)), self.outcomes])
+        expected = self.attrs["content_hash"]
+        if told != expected:
+            raise BadData(f"an undamaged stamp store, content {expected[:12]}", f"content {told[:12]}", file=str(self.path))
+
+    def _folder(self, binning: int) -> Path:
+        return self.path if binning == 1 else self.path / coarse_group(binning)
+
+    def _table(self, path: Path) -> pa.Table:
+        try:
+            return pq.read_table(path, partitioning=None)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise _unreadable(self.path, error) from error
+
+    def _set(self, part: slice, binning: int) -> StampSet:
+        try:
+            group = zarr.open_group(str(self._folder(binning)), mode="r", zarr_format=3)
+            attrs: dict[str, Any] = dict(group.attrs)
+            arrays = [np.asarray(group[name][part]) for name in ARRAYS]  # type: ignore[index]
+            described = (tuple(attrs["bands"]), attrs["pixscale"], tuple(attrs["softening"]), attrs["attrs"])
+        # zarr and its codecs raise many kinds on damaged files
+        except Exception as error:
+            raise _unreadable(self.path, error) from error
+        try:
+            return StampSet(arrays[0], arrays[1], arrays[2], self.sources(binning).slice(part.start, part.stop - part.start), *described)
+        except BadData as error:
+            raise BadData(error.expected, error.got, file=str(self.path)) from error
+
+
+def _unreadable(path: Path, error: Exception) -> BadData:
+    return BadData("a readable stamp store", f"{type(error).__name__}: {error}", file=str(path))
+
+
+def read_store(path: Path) -> CutResult:
+    """Read back what `write_store` wrote, bit by bit, into memory.
+
+    Raises
+    ------
+    BadData
+        If there is no readable store, or its content is not what was written.
+    """
+    store = Store(path)
+    sets = [next(store.batches(max(1, len(store.sources(binning))), binning)) for binning in (1, *store.coarse)]
+    store.check()
+    return CutResult(sets[0], store.outcomes, tuple(sets[1:]))
 
 
 def delete_store(path: Path) -> None:
@@ -154,42 +186,20 @@ def store_files(path: Path) -> list[str | None]:
     """
     rows = int(_attrs(path)["rows"])
     try:
-        with pq.ParquetFile(path / "sources.parquet") as file:
+        with pq.ParquetFile(path / SOURCES) as file:
             named = "file" in file.schema_arrow.names
             names: list[str | None] = file.read(["file"])["file"].to_pylist() if named else [None] * rows
     except (OSError, pa.ArrowInvalid) as error:
-        raise BadData("a readable stamp store", f"{type(error).__name__}: {error}", file=str(path)) from error
+        raise _unreadable(path, error) from error
     return names
 
 
-def content_hash(result: CutResult) -> str:
-    """sha256 of a result's arrays and tables, as 64 hexadecimal digits.
-
-    The same for equal content, whatever the compression, the chunks of the tables and the bytes that lie under their nulls.
-    """
-    digest = hashlib.sha256()
-    for name in ARRAYS:
-        values = getattr(result.stamps, name)
-        digest.update(f"{name}{values.shape}{values.dtype.str}".encode())
-        digest.update(np.ascontiguousarray(values).data)
-    for table in (result.stamps.sources, result.outcomes):
-        for name in table.column_names:
-            _hash_column(digest, name, table[name])
-    return digest.hexdigest()
-
-
-def _hash_column(digest: hashlib._Hash, name: str, column: pa.ChunkedArray | pa.Array) -> None:
-    kind, present = column.type, column.drop_null()
-    digest.update(f"{name}:{kind}:{len(column)}:{column.null_count}".encode())
-    if column.null_count:
-        digest.update(np.packbits(column.is_valid().to_numpy()).tobytes())
-    if pa.types.is_string(kind):
-        digest.update(pc.binary_length(present).to_numpy().astype("<i8").tobytes())
-        digest.update("".join(present.to_pylist()).encode())
-    elif pa.types.is_boolean(kind):
-        digest.update(np.packbits(present.to_numpy()).tobytes())
-    elif len(present):
-        values = present.to_numpy()
-        if values.dtype.kind == "O":
-            raise TypeError(f"column {name!r} of a stamp table must be flat, got {kind}")
-        digest.update(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
+def content_hash(cut: Cut) -> str:
+    """sha256 of a cut's arrays and tables, as 64 hexadecimal digits; the same for equal content, see `ContentHash`."""
+    seen = ContentHash()
+    tables: dict[int, list[pa.Table]] = {}
+    for block in cut.blocks():
+        for stamps in (block.stamps, *block.coarse):
+            seen.add(stamps)
+            tables.setdefault(stamps.binning, []).append(stamps.sources)
+    return seen.finish([*(pa.concat_tables(tables[binning]) for binning in sorted(tables)), cut.outcomes])

@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from catalogs import outcomes
+from catalogs.join import Origin, build_shard
 from catalogs.outcomes import OutcomesMeta
 from catalogs.schema import OPTICAL
-from catalogs.shard import Origin, ShardMeta, build_shard, write_shard
+from catalogs.shard import ShardMeta, write_shard
 from galpipe.columns import Column
 from galpipe.layout import Layout
 from galpipe.survey.bricks import brick_by_name

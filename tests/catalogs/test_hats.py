@@ -15,8 +15,9 @@ from hats.loaders import read_hats
 
 from catalogs import partitions
 from catalogs.hats import CURRENT, INVENTORY, completeness, publish, version_folder, versions
+from catalogs.join import Origin, build_shard
 from catalogs.outcomes import OutcomesMeta, empty, write_outcomes
-from catalogs.shard import Origin, ShardMeta, build_shard, read_shard, write_shard
+from catalogs.shard import ShardMeta, read_shard, write_shard
 from galpipe.errors import BadData, ConfigurationError
 from galpipe.layout import Layout
 from tests.catalogs.sky import FAR, HEADS, UNITS, make_predictions, make_sources, write_brick

@@ -24,7 +24,7 @@ from catalogs.report.words import group_reasons, grouped, human_bytes, human_sec
 from flows.cli.pictures import report
 from galpipe.config import CutSettings
 from galpipe.layout import Layout
-from galpipe.stamps.cut import CutResult
+from galpipe.stamps.result import CutResult
 from galpipe.stamps.stampset import StampSet
 from galpipe.stamps.store import write_store
 from galpipe.unit import Receipt

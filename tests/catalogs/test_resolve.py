@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalogs.hats import manifest, publish, version_folder
+from catalogs.join import Origin, build_shard
 from catalogs.outcomes import SCHEMA, OutcomesMeta, write_outcomes
 from catalogs.query import open_catalog
 from catalogs.resolve import EdgeSources, decide, edge_sources
-from catalogs.shard import Origin, ShardMeta, build_shard, write_shard
+from catalogs.shard import ShardMeta, write_shard
 from catalogs.verify import verify
 from galpipe.layout import Layout
 from galpipe.survey.bricks import Brick, brick_at, brick_by_id, brick_by_name

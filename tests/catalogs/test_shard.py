@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalogs.derive import healpix29
+from catalogs.join import Origin, build_shard
+from catalogs.parquet import read_footer
 from catalogs.schema import assemble
-from catalogs.shard import Origin, ShardMeta, build_shard, read_footer, read_shard, read_shard_meta, write_shard
+from catalogs.shard import ShardMeta, read_shard, read_shard_meta, write_shard
 from galpipe.columns import Column
 from galpipe.errors import BadData, ConfigurationError
 from galpipe.survey.tractor import unpack_id

@@ -14,8 +14,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flows import machine
+from flows.bench.crowded import write_crowded
 from flows.bench.cut import sections, whole_bands
-from flows.bench.figures import BENCHES, Size, in_turns, measure
+from flows.bench.figures import BENCHES, Size, in_turns, measure, peak_bytes
 from flows.bench.planning import CHANGED, fill, plan_once
 from flows.cli.machine import bench, doctor
 from galpipe.config import ClusterSettings, InferSettings, Settings
@@ -23,8 +24,10 @@ from galpipe.errors import ConfigurationError
 from galpipe.lvm.encoder import ModelSettings
 from galpipe.lvm.model import new_model
 from galpipe.lvm.weights import save_model
-from galpipe.stamps.cut import Windows
-from galpipe.survey.files import BrickFiles
+from galpipe.stamps.cut import BrickCut
+from galpipe.stamps.result import outcome_counts
+from galpipe.stamps.windows import Windows
+from galpipe.survey.files import BrickFiles, load_brick_files
 from galpipe.survey.releases import open_release
 from galpipe.survey.remote import fetch_brick
 from galpipe.unit import Unit
@@ -156,7 +159,7 @@ def test_doctor_ends_with_the_status_it_found(tmp_path: Path, model_folder: Path
 
 def test_bench_lists_and_refuses() -> None:
     listed = CliRunner().invoke(bench, ["--json"])
-    assert set(json.loads(listed.stdout)["benches"]) == set(BENCHES) == {"heads", "cut", "overhead", "planning"}
+    assert set(json.loads(listed.stdout)["benches"]) == set(BENCHES) == {"heads", "cut", "memory", "overhead", "planning"}
     assert CliRunner().invoke(bench, ["speed", "--json"]).exit_code == 2
     with pytest.raises(ConfigurationError, match="at least one stamp"):
         Size(0, 1)
@@ -186,6 +189,17 @@ def brick(tmp_path_factory: pytest.TempPathFactory) -> BrickFiles:
     unit = Unit("mock", made.region, made.bricks[0])
     bench_settings = Settings().fetch
     return fetch_brick(open_release(str(made.release), "mock"), unit, bench_settings, tmp_path_factory.mktemp("brick"))
+
+
+def test_a_crowded_brick_is_a_brick(tmp_path: Path) -> None:
+    """What the memory bench measures on: so many sources, so many of them selected, all with pixels."""
+    unit = Unit("crowded", "south", "1126p222")
+    files = write_crowded(tmp_path / "brick", unit, 60, 0.5, ("z",))
+    assert load_brick_files(tmp_path / "brick", unit) == files and files.bands == ("z",)
+    cut = BrickCut(files, Settings().cut, Settings().selection, block=20)
+    assert [len(block.stamps) for block in cut.blocks()] == [20, 10]
+    assert outcome_counts(cut.outcomes)["sources"] == 60
+    assert peak_bytes() > 1e8
 
 
 def test_section_reads_and_whole_band_reads_cut_the_same_pixels(brick: BrickFiles) -> None:

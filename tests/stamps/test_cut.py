@@ -9,8 +9,10 @@ import pytest
 
 from galpipe.config import CutSettings, SelectionSettings
 from galpipe.errors import BadData, ConfigurationError, NoWork
-from galpipe.stamps.cut import CutResult, Windows, cut_brick
+from galpipe.stamps.cut import cut_brick
+from galpipe.stamps.result import CutResult
 from galpipe.stamps.stampset import FILLED
+from galpipe.stamps.windows import Windows
 from galpipe.survey.bricks import brick_by_name
 from galpipe.survey.files import BrickFiles, FileRecord
 from tests.stamps.conftest import INVVAR, NOT_A_NUMBER, ROWS, SATURATED, TRANSMISSION, UNIT, UNSEEN

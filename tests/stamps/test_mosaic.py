@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from galpipe.config import CutSettings, FetchSettings, SelectionSettings
 from galpipe.fingerprint import files_fingerprint
 from galpipe.mock.headers import add_wcs
-from galpipe.stamps.cut import CutResult, cut_brick
+from galpipe.stamps.cut import cut_brick
+from galpipe.stamps.result import CutResult
 from galpipe.stamps.stampset import FILLED
 from galpipe.survey.bricks import BRICK_PIXELS, Brick, brick, brick_at, brick_by_name, brick_wcs, columns_of_row
 from galpipe.survey.files import BrickFiles

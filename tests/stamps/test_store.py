@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +15,10 @@ import zarr
 
 from galpipe.config import SOFTENING
 from galpipe.errors import BadData
-from galpipe.stamps.cut import OUTCOMES, CutResult
+from galpipe.stamps import storewriter
+from galpipe.stamps.result import OUTCOMES, Block, CutResult
 from galpipe.stamps.stampset import StampSet, concatenate
-from galpipe.stamps.store import content_hash, delete_store, read_store, store_files, store_fingerprint, store_summary, write_store
+from galpipe.stamps.store import Store, content_hash, delete_store, read_store, store_files, store_fingerprint, store_summary, write_store
 
 BANDS = ("g", "r", "z")
 
@@ -63,6 +64,50 @@ def test_few_files_and_one_shard_per_array(tmp_path: Path) -> None:
     assert len([file for file in path.rglob("*") if file.is_file()]) == 9
     assert [file for file in (path / "image" / "c").rglob("*") if file.is_file()] == [path / "image/c/0/0/0/0"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("count", [31, 32, 64, 70, 96])
+def test_a_crowded_brick_has_several_shards_each_written_once(tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the blocks fall, the store is the same, and so is its content's hash."""
+    monkeypatch.setattr(storewriter, "SHARD_STAMPS", 32)
+    whole = some_result(count)
+
+    class InBlocks:
+        outcomes = whole.outcomes
+
+        def blocks(self) -> Iterator[Block]:
+            for start in range(0, count, 13):
+                yield Block(whole.stamps.take(range(start, min(start + 13, count))))
+
+    path = tmp_path / "b.zarr"
+    assert write_store(path, InBlocks(), "abc") == content_hash(whole)
+    back = read_store(path)
+    assert all(np.array_equal(getattr(back.stamps, name), getattr(whole.stamps, name)) for name in ("image", "invvar_code", "mask"))
+    assert back.stamps.sources.equals(whole.stamps.sources)
+    assert len([file for file in (path / "image" / "c").rglob("*") if file.is_file()]) == -(-count // 32)
+    store = Store(path)
+    some = store.rows([count - 1, 0, 5])
+    assert np.array_equal(some.image, whole.stamps.image[[count - 1, 0, 5]])
+    assert [len(part) for part in store.batches(40)] == ([40] * (count // 40) + ([count % 40] if count % 40 else []))
+    store.check()
+
+
+def test_a_store_that_was_not_read_to_the_end_is_not_proven(tmp_path: Path) -> None:
+    write_store(tmp_path / "b.zarr", some_result(5), "abc")
+    store = Store(tmp_path / "b.zarr")
+    next(store.batches(3))
+    with pytest.raises(BadData, match="undamaged"):
+        store.check()
+
+
+def test_a_store_of_an_earlier_format_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "b.zarr"
+    write_store(path, some_result(2), "abc")
+    text = (path / "zarr.json").read_text()
+    (path / "zarr.json").write_text(text.replace("galpipe-stamps-3", "galpipe-stamps-2"))
+    assert store_fingerprint(path) == ""
+    with pytest.raises(BadData, match=r"format galpipe-stamps-3, got 'galpipe-stamps-2'"):
+        read_store(path)
 
 
 def test_fingerprint_is_read_without_the_arrays(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ def test_galaxies_are_selected(tmp_path: Path, columns: dict[str, np.ndarray], k
         ({"type": "PSF"}, "type_psf"),
         ({"type": "PSF", "maskbits": 1 << 12}, "forced_psf_in_mask"),
         ({"type": "PSF", "maskbits": 1 << 1}, "forced_psf_in_mask"),
+        ({"type": "PSF", "maskbits": 1 << 13}, "forced_psf_in_mask"),
+        ({"type": "SER", "maskbits": 1 << 12}, ""),
         ({"type": "PSF", "maskbits": 1 << 11}, "type_psf"),
         ({"type": "SIM"}, "type_other"),
         ({"flux_z": np.nan}, "bad_flux"),

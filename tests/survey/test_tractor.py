@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from galpipe.config import SelectionSettings
 from galpipe.errors import BadData
-from galpipe.stamps.cut import outcomes_table
+from galpipe.stamps.result import outcomes_table
 from galpipe.survey.bits import MASKBITS
 from galpipe.survey.bricks import brick_at, brick_by_name, brick_wcs
 from galpipe.survey.selection import select

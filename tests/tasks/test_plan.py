@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from catalogs.join import Origin, build_shard
 from catalogs.ledger import Ledger
 from catalogs.outcomes import OutcomesMeta, empty, write_outcomes
 from catalogs.provenance import record
-from catalogs.shard import Origin, ShardMeta, build_shard, write_shard
+from catalogs.shard import ShardMeta, write_shard
 from galpipe.config import FetchSettings, SelectionSettings, Settings
 from galpipe.mock.server import MockServer
 from galpipe.survey.files import BrickFiles

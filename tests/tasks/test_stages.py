@@ -8,9 +8,10 @@ import sys
 import pytest
 
 from galpipe.code_version import code_version
-from galpipe.config import FetchSettings, Settings
+from galpipe.config import FetchSettings, InferSettings, Settings
 from galpipe.lvm.weights import model_hash, shipped_folder
 from galpipe.mock.spec import MockSummary
+from galpipe.stamps.store import Store
 from galpipe.survey.releases import open_release
 from galpipe.survey.remote import Limiter
 from galpipe.unit import Unit
@@ -24,7 +25,7 @@ from tests.flows.command import REPOSITORY
 @pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> RunContext:
     folder = shipped_folder()
-    settings = Settings(fetch=FetchSettings(bands=("g", "r", "z")))
+    settings = Settings(fetch=FetchSettings(bands=("g", "r", "z")), infer=InferSettings(batch=8))
     return RunContext(tmp_path_factory.mktemp("root"), "main", "run", settings, folder, model_hash(folder), code_version())
 
 
@@ -43,6 +44,16 @@ def test_receipts_tell_what_lies_on_disk(context: RunContext, unit: Unit) -> Non
     assert (context.root / again.path).exists()
     assert again.counts["sources"] == again.counts["predicted"] + again.counts["filtered"] + again.counts["failed"]
     assert again.rows == again.counts["predicted"] > 0
+
+
+def test_how_many_stamps_are_held_does_not_show(context: RunContext, unit: Unit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crowded brick is read in parts: the rows are the same to the last bit."""
+    shard = context.layout.shard(unit, "main")
+    whole = shard.read_bytes()
+    assert len(Store(context.layout.stamps(unit, context.settings.cut.name)).sources()) > context.settings.infer.batch
+    monkeypatch.setattr("tasks.catalog.HELD", 1)
+    assert predict_unit(context, unit).status == "done"
+    assert shard.read_bytes() == whole
 
 
 def test_a_damaged_store_is_cut_again_by_the_next_run(context: RunContext, unit: Unit) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from catalogs.shard import Origin, build_shard
+from catalogs.join import Origin, build_shard
 from galpipe.config import Settings
 from galpipe.stamps.store import read_store
 from galpipe.survey.bricks import brick_at
