@@ -108,9 +108,10 @@ def test_measured_noise_is_that_of_the_resampled_coadd(measured: list[Measured])
     assert power[np.searchsorted(frequency, 0.45)] < 0.6 * power[np.searchsorted(frequency, 0.1)]
 
 
-def test_depth_and_seeing_are_those_asked_for(measured: list[Measured]) -> None:
+def test_depth_and_seeing_are_near_those_asked_for(measured: list[Measured]) -> None:
     for band in BANDS:
-        assert np.median([m.sigma[band] for m in measured]) == pytest.approx(LOOK.sigma[band], rel=0.2)
+        # some exposures cover a field in part, and galaxies' outskirts count as noise: never deeper, somewhat shallower
+        assert 0.93 < np.median([m.sigma[band] for m in measured]) / LOOK.sigma[band] < 1.35
         seen = [value for value in (star_fwhm(m, band) for m in measured) if value]
         if len(seen) > 2:
             assert np.median(seen) == pytest.approx(LOOK.fwhm[band], rel=0.2)
