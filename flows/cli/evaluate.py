@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows.cli.common import emit, json_option, root_option, say, verb
+from flows.cli.realism import realism
 from galpipe.errors import BadData, ConfigurationError
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 @click.group()
 def evaluate() -> None:
     """Figures that claims rest on."""
+
+
+evaluate.add_command(realism)
 
 
 @evaluate.command("jpeg")

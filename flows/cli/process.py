@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,16 +127,25 @@ def run_survey(release: str, region: str, place: tuple[Path, str], options: dict
 @click.option("--seed", default=1, show_default=True)
 @click.option("--like", type=click.Choice(["dr8", "dr9", "dr10", "dr11"]), default="dr9", show_default=True, help="Release to imitate.")
 @click.option("--galaxies", default=250, show_default=True, help="Galaxies with z < 20 per brick.")
+@click.option("--faint", type=float, metavar="MAG", help="Faintest z magnitude (default: 22.5, survey-like 23.7); plain 22.5 gives 1,500.")
 @click.option(
-    "--faint", default=22.5, show_default=True, metavar="MAG", help="Faintest z magnitude; 22.5 gives 1,500 galaxies beyond z = 20."
+    "--sky",
+    type=click.Choice(["plain", "survey"]),
+    default="plain",
+    show_default=True,
+    help="survey: as dirty and as crowded as the survey, 6,000 to 7,700 sources a brick.",
 )
 @json_option
 @verb
-def mock(out: Path, bricks: int, seed: int, like: str, galaxies: int, faint: float, as_json: bool) -> None:
+def mock(out: Path, bricks: int, seed: int, like: str, galaxies: int, faint: float | None, sky: str, as_json: bool) -> None:
     """Make a mock release at OUT and its truth at OUT-truth."""
     from galpipe.mock.spec import MockSpec, faint_count
+    from galpipe.mock.universe import survey_spec
 
-    spec = MockSpec(bricks=bricks, seed=seed, like=like, galaxies=galaxies, faint=faint_count(faint), faint_limit=faint)
+    given = MockSpec(bricks=bricks, seed=seed, like=like, galaxies=galaxies)
+    limit = faint if faint is not None else 22.5
+    plain = replace(given, faint=faint_count(limit), faint_limit=limit)
+    spec = plain if sky == "plain" else survey_spec(given, faint)
     result = make_mock(out, spec)
     counts = result["counts"]
     emit(

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from galpipe.commit import replace_folder
 from galpipe.errors import ConfigurationError
 from galpipe.mock.bricktables import Totals, root_table, summary_table, totals_of, write_gzip_table
+from galpipe.mock.cameras import survey_conditions
+from galpipe.mock.fitter import survey_fit
 from galpipe.mock.fpack import compressed_image, save_images
 from galpipe.mock.frame import Frame
 from galpipe.mock.headers import add_bits, base_header, image_header
@@ -25,10 +27,12 @@ from galpipe.mock.pixels import BandPixels, conditions, expose, mask_image
 from galpipe.mock.render import draw_frame
 from galpipe.mock.sky import Catalog, brick_sky
 from galpipe.mock.spec import MockSpec, MockSummary, truth_folder
+from galpipe.mock.survey import Scene, survey_frame
 from galpipe.mock.tractor import Fit, fit
 from galpipe.mock.tractor_columns import tractor_columns
 from galpipe.mock.truth import write_truth
 from galpipe.mock.twoprofiles import as_published
+from galpipe.mock.universe import background_sky
 from galpipe.survey.bricks import BRICK_PIXELS, Brick, brick, brick_wcs, row_column
 
 Progress = Callable[[str, int, int], None]
@@ -127,7 +131,8 @@ def write_brick(job: BrickJob) -> _Done:
 def write_frame(job: BrickJob, frame: Frame) -> _Done:
     """Write the coadds, table and truth of a drawn frame."""
     spec, area = job.spec, frame.area
-    fitted = as_published(spec.style, fit(frame, _rng(spec, area, 3)))
+    fitter = survey_fit if spec.sky == "survey" else fit
+    fitted = as_published(spec.style, fitter(frame, _rng(spec, area, 3)))
     folder = job.tree / "coadd" / area.name[:3] / area.name
     folder.mkdir(parents=True, exist_ok=True)
     for band, products in frame.pixels.items():
@@ -151,12 +156,17 @@ def make_frame(spec: MockSpec, number: int) -> Frame:
     empty = {bricks[k].brickid for k in spec.empty_bricks}
     catalog, x, y = frame_sources(spec, area, empty)
     bands = [band for band in spec.band_list if band not in spec.missing_of(number)]
+    if spec.sky == "survey":
+        faint = frame_sources(spec, area, empty, background_sky)
+        return survey_frame(Scene(spec, area, survey_conditions(spec, area), tuple(bands), (catalog, x, y), faint))
     drawn = draw_frame(catalog, x, y, {band: state.seeing[band] for band in bands})
     pixels = {band: expose(drawn.clean[band], band, state, _rng(spec, area, 10 + ord(band))) for band in bands}
     return Frame(spec, area, state, catalog, x, y, drawn, pixels, mask_image(area, catalog, (x, y), pixels))
 
 
-def frame_sources(spec: MockSpec, area: Brick, empty: set[int]) -> tuple[Catalog, NDArray[np.float64], NDArray[np.float64]]:
+def frame_sources(
+    spec: MockSpec, area: Brick, empty: set[int], sky: Callable[[MockSpec, Brick, bool], Catalog] = brick_sky
+) -> tuple[Catalog, NDArray[np.float64], NDArray[np.float64]]:
     """True sources whose light can reach a frame, with their pixel positions, in a fixed order."""
     wcs = brick_wcs(area)
     line = np.linspace(-MARGIN, BRICK_PIXELS + MARGIN, 13)
@@ -164,7 +174,7 @@ def frame_sources(spec: MockSpec, area: Brick, empty: set[int]) -> tuple[Catalog
     ra, dec = wcs.all_pix2world(gx, gy, 0)
     rows, columns = row_column(ra, dec)
     near = sorted({(int(r), int(c)) for r, c in zip(rows.ravel(), columns.ravel(), strict=True)})
-    parts = [brick_sky(spec, part, part.brickid in empty) for part in (brick(*where) for where in near)]
+    parts = [sky(spec, part, part.brickid in empty) for part in (brick(*where) for where in near)]
     catalog = np.concatenate(parts)
     x, y = wcs.all_world2pix(catalog["ra"], catalog["dec"], 0)
     reach = (x > -MARGIN) & (x < BRICK_PIXELS + MARGIN) & (y > -MARGIN) & (y < BRICK_PIXELS + MARGIN)

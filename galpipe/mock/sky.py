@@ -77,22 +77,32 @@ def brick_sky(spec: MockSpec, area: Brick, empty: bool = False) -> Catalog:
     empty : bool
         Leave the galaxies out.
     """
+    if spec.sky == "survey":
+        # the other sky is built from this module's pieces
+        from galpipe.mock.universe import survey_sky
+
+        return survey_sky(spec, area, empty)
     rng = np.random.default_rng([spec.seed, area.brickid])
     parts = [_bright(rng, spec.galaxies), _faint(rng, spec.faint, spec.faint_limit), _stars(rng, spec.stars)]
     catalog = np.concatenate(parts)
     catalog["ra"] = rng.uniform(area.ra1, area.ra2, len(catalog))
     low, high = np.sin(np.radians([area.dec1, area.dec2]))
     catalog["dec"] = np.degrees(np.arcsin(rng.uniform(low, high, len(catalog))))
-    _bring_together(rng, catalog)
+    bring_together(rng, catalog)
+    finish_places(spec, catalog, area)
+    catalog["brickid"] = area.brickid
+    catalog["number"] = np.arange(len(catalog))
+    return catalog[catalog["kind"] == "star"] if empty else catalog
+
+
+def finish_places(spec: MockSpec, catalog: Catalog, area: Brick) -> None:
+    """Move what is wanted at the edges there, and keep every source inside its brick (in place)."""
     if area.ra2 - area.ra1 == 360:
         catalog["ra"] %= 360  # around the pole there is no edge to stop at
     if spec.edge_galaxies:
         _to_the_edges(np.random.default_rng([spec.seed, area.brickid, 5]), catalog[: min(spec.edge_galaxies, spec.galaxies)], area)
     catalog["ra"] = np.clip(catalog["ra"], area.ra1 + 1e-7, area.ra2 - 1e-7)
     catalog["dec"] = np.clip(catalog["dec"], area.dec1 + 1e-7, area.dec2 - 1e-7)
-    catalog["brickid"] = area.brickid
-    catalog["number"] = np.arange(len(catalog))
-    return catalog[catalog["kind"] == "star"] if empty else catalog
 
 
 def _to_the_edges(rng: np.random.Generator, catalog: Catalog, area: Brick) -> None:
@@ -104,7 +114,8 @@ def _to_the_edges(rng: np.random.Generator, catalog: Catalog, area: Brick) -> No
     catalog["dec"] = np.select([side == 2, side == 3], [area.dec1 + inside, area.dec2 - inside], catalog["dec"])
 
 
-def _blank(count: int) -> Catalog:
+def blank(count: int) -> Catalog:
+    """Sources without any light."""
     catalog = np.zeros(count, SOURCE)
     catalog["bulge_n"], catalog["bulge_q"], catalog["disk_q"] = 4.0, 1.0, 1.0
     return catalog
@@ -112,11 +123,11 @@ def _blank(count: int) -> Catalog:
 
 def _bright(rng: np.random.Generator, count: int) -> Catalog:
     """Galaxies with z < 20, with all their structure."""
-    catalog = _blank(count)
+    catalog = blank(count)
     names = np.array(list(KINDS))
     catalog["kind"] = rng.choice(names, count, p=np.array(list(KINDS.values())))
     kind = catalog["kind"]
-    _pair_mergers(catalog)
+    pair_mergers(catalog)
     z_mag = magnitudes(rng, count, (14.5, 20.0), 0.35)
     z_mag[kind == "lens"] = 17.0 + 3.0 * rng.random(count)[kind == "lens"]
     early = np.select(
@@ -126,18 +137,18 @@ def _bright(rng: np.random.Generator, count: int) -> Catalog:
     )
     catalog["redshift"] = redshifts(rng, z_mag)
     catalog["flux"] = fluxes(rng, z_mag, catalog["redshift"], early)
-    _structure(rng, catalog, sizes(rng, z_mag, catalog["redshift"], early))
+    structure(rng, catalog, sizes(rng, z_mag, catalog["redshift"], early))
     return catalog
 
 
-def _pair_mergers(catalog: Catalog) -> None:
+def pair_mergers(catalog: Catalog) -> None:
     """Make the number of merging galaxies even: they come in pairs of neighbouring rows of that kind."""
     merging = np.flatnonzero(catalog["kind"] == "merger")
     if len(merging) % 2:
         catalog["kind"][merging[-1]] = "disk_spiral"
 
 
-def _structure(rng: np.random.Generator, catalog: Catalog, size: Floats) -> None:
+def structure(rng: np.random.Generator, catalog: Catalog, size: Floats) -> None:
     """Fill in bulges, disks and what makes each kind; ``size`` is the wanted half-light radius (arcsec)."""
     count, kind = len(catalog), catalog["kind"]
     smooth = np.isin(kind, ["smooth_elliptical", "lens"])
@@ -191,7 +202,7 @@ def _features(rng: np.random.Generator, catalog: Catalog) -> None:
 
 def _faint(rng: np.random.Generator, count: int, limit: float) -> Catalog:
     """Galaxies from z = 20 to the limit: one Sersic component, no structure."""
-    catalog = _blank(count)
+    catalog = blank(count)
     z_mag = magnitudes(rng, count, (BRIGHT_LIMIT, limit), FAINT_SLOPE)
     early = (rng.random(count) < 0.25) * rng.uniform(0.6, 1.0, count)
     catalog["kind"] = np.where(early > 0, "smooth_elliptical", np.where(rng.random(count) < 0.5, "disk_spiral", "irregular"))
@@ -211,7 +222,7 @@ def _faint(rng: np.random.Generator, count: int, limit: float) -> Catalog:
 
 def _stars(rng: np.random.Generator, count: int) -> Catalog:
     """Stars with 11 < r < 22, counts as 10^(0.2 r)."""
-    catalog = _blank(count)
+    catalog = blank(count)
     catalog["kind"] = "star"
     r = magnitudes(rng, count, (11.0, 22.0), 0.2)
     gr = rng.uniform(0.3, 1.5, count)
@@ -220,7 +231,7 @@ def _stars(rng: np.random.Generator, count: int) -> Catalog:
     return catalog
 
 
-def _bring_together(rng: np.random.Generator, catalog: Catalog) -> None:
+def bring_together(rng: np.random.Generator, catalog: Catalog) -> None:
     """Move merging galaxies beside their partners, and some others into each other's light."""
     merging = np.flatnonzero(catalog["kind"] == "merger")
     galaxies = np.flatnonzero((catalog["kind"] != "star") & (catalog["kind"] != "merger"))

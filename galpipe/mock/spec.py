@@ -68,6 +68,11 @@ STYLES = {
 }
 
 
+SKIES = ("plain", "survey")
+
+BY_LATITUDE = -1
+"""Value of ``stars``: by galactic latitude."""
+
 BRIGHT_LIMIT = 20.0
 """z magnitude (observed) that parts the galaxies of the default selection from the faint ones."""
 
@@ -103,6 +108,7 @@ class MockSpec:
     faint_limit: float = 22.5
     """Faintest z magnitude of a galaxy."""
     stars: int = 150
+    """Stars per brick; in the survey-like sky `BY_LATITUDE` takes as many as the galactic latitude asks for."""
     center: tuple[float, float] = (150.1, 2.2)
     """RA and Dec (deg) of a point in the first brick."""
     bands: tuple[str, ...] = ()
@@ -123,11 +129,16 @@ class MockSpec:
     """Bricks by name instead of a block; ``bricks`` must be their number."""
     edge_galaxies: int = 0
     """Bright galaxies of each brick that are moved to within `EDGE_REACH` of its edges."""
+    sky: str = "plain"
+    """``plain``: clean pixels and simple populations. ``survey``: as dirty as the survey (`galpipe.mock.survey`)."""
 
     def __post_init__(self) -> None:
         if self.like not in STYLES:
             raise ConfigurationError(f"like among {sorted(STYLES)}", repr(self.like))
-        if self.bricks < 1 or min(self.galaxies, self.faint, self.stars) < 0:
+        if self.sky not in SKIES:
+            raise ConfigurationError(f"a mock sky among {SKIES}", repr(self.sky))
+        by_latitude = self.sky == "survey" and self.stars == BY_LATITUDE
+        if self.bricks < 1 or min(self.galaxies, self.faint, 0 if by_latitude else self.stars) < 0:
             raise ConfigurationError("at least one brick and no negative number of sources", repr(self))
         if self.faint and not self.faint_limit > BRIGHT_LIMIT:
             raise ConfigurationError(f"a faint limit beyond z = {BRIGHT_LIMIT}", repr(self.faint_limit))

@@ -6,7 +6,7 @@ S/N and resolution, types from chi-squared differences that grow with S/N square
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import galsim
 import numpy as np
@@ -35,7 +35,10 @@ class Fit:
     columns: dict[str, NDArray[np.generic]]
     """By Tractor name; columns that are not here are zero."""
     source: NDArray[np.int64]
-    """Index into the frame's catalog per row."""
+    """Index into the frame's catalog per row; -1 = of no true source, or a fragment of one."""
+    matches: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+    """Where rows and true sources do not pair one to one: ``objid``, ``source`` (index into the catalog) and ``role``: ``main``,
+    ``merged`` (its light is in that row) or ``shred`` (the row is a fragment of it). Empty for the plain sky."""
 
 
 def fit(frame: Frame, rng: np.random.Generator) -> Fit:
@@ -53,15 +56,15 @@ def fit(frame: Frame, rng: np.random.Generator) -> Fit:
     seen = (total + rng.standard_normal(len(total)) > 6) & ~_swallowed(frame, rng)
     found = inside & (seen | in_gaia(frame.catalog))
     rows = np.flatnonzero(found)
-    columns = _positions(frame, rows, total[rows], rng)
-    columns |= _masks(frame, columns)
+    columns = positions(frame, rows, total[rows], rng)
+    columns |= pixel_columns(frame, columns)
     types = _types(frame, rows, total[rows], columns, rng)
-    columns |= _shapes(frame, rows, types, total[rows], rng)
-    columns |= _fluxes(frame, rows, (snr[rows], ivar[rows]), rng)
-    columns |= _identity(frame, columns)
-    columns |= _stars(frame, rows)
-    columns |= _wise(frame, rows, rng)
-    columns["dchisq"] = _dchisq(types, total[rows])
+    columns |= shape_columns(frame, rows, types, total[rows], rng)
+    columns |= flux_columns(frame, rows, (snr[rows], ivar[rows]), rng)
+    columns |= identity_columns(frame, columns)
+    columns |= reference_columns(frame, rows)
+    columns |= wise_columns(frame, rows, rng)
+    columns["dchisq"] = dchisq(types, total[rows])
     return Fit(columns, rows)
 
 
@@ -80,7 +83,8 @@ def _swallowed(frame: Frame, rng: np.random.Generator) -> NDArray[np.bool_]:
     return lost & (rng.random(len(lost)) < 0.85)
 
 
-def _positions(frame: Frame, rows: NDArray[np.int64], total: Floats, rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
+def positions(frame: Frame, rows: NDArray[np.int64], total: Floats, rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
+    """Centers as fitted, with their inverse variances."""
     size = np.hypot(frame.state.seeing["r"] / 2.355, 0.5 * frame.catalog["half_light_radius"][rows])
     sigma = np.hypot(size / np.maximum(total, 1), 0.004) / SURVEY_PIXSCALE
     bx = frame.x[rows] + sigma * rng.standard_normal(len(rows))
@@ -92,7 +96,7 @@ def _positions(frame: Frame, rows: NDArray[np.int64], total: Floats, rng: np.ran
     return {"bx": bx, "by": by, "ra": ra, "dec": dec, "ra_ivar": ivar, "dec_ivar": ivar, "brick_primary": primary}
 
 
-def _masks(frame: Frame, columns: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+def pixel_columns(frame: Frame, columns: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
     """Everything that is read off the images at a source's pixel."""
     column = np.clip(np.round(columns["bx"].astype(float)), 0, BRICK_PIXELS - 1).astype(np.int64)
     row = np.clip(np.round(columns["by"].astype(float)), 0, BRICK_PIXELS - 1).astype(np.int64)
@@ -146,9 +150,10 @@ def _point_area(band: str, fwhm: float) -> tuple[float, float]:
     return areas[0], areas[1]
 
 
-def _shapes(
+def shape_columns(
     frame: Frame, rows: NDArray[np.int64], types: NDArray[np.str_], total: Floats, rng: np.random.Generator
 ) -> dict[str, NDArray[np.generic]]:
+    """Radii, ellipticities and Sersic indices as fitted."""
     catalog, count = frame.catalog[rows], len(rows)
     extended, oriented, free = types != "PSF", np.isin(types, ["EXP", "DEV", "SER"]), types == "SER"
     seeing = frame.state.seeing["r"]
@@ -180,20 +185,27 @@ def _shapes(
     }
 
 
-def _fluxes(
-    frame: Frame, rows: NDArray[np.int64], light: tuple[Floats, Floats], rng: np.random.Generator
+def flux_columns(
+    frame: Frame,
+    rows: NDArray[np.int64],
+    light: tuple[Floats, Floats],
+    rng: np.random.Generator,
+    mismatch: tuple[float, float] = (0.03, 0.01),
 ) -> dict[str, NDArray[np.generic]]:
-    """Per-band photometry; ``light`` is (snr, ivar), each of shape (rows, bands)."""
+    """Per-band photometry; ``light`` is (snr, ivar), each of shape (rows, bands).
+
+    ``mismatch`` is what models miss: scatter of galaxies' fluxes common to all bands, and of every flux on its own.
+    """
     catalog, count = frame.catalog[rows], len(rows)
     found: dict[str, NDArray[np.generic]] = {}
-    mismatch = np.where(catalog["kind"] == "star", 1.0, np.exp(0.03 * rng.standard_normal(count)))
+    common = np.where(catalog["kind"] == "star", 1.0, np.exp(mismatch[0] * rng.standard_normal(count)))
     column = np.clip(np.round(frame.x[rows]), 0, BRICK_PIXELS - 1).astype(np.int64)
     line = np.clip(np.round(frame.y[rows]), 0, BRICK_PIXELS - 1).astype(np.int64)
     for k, band in enumerate(frame.bands):
         ivar = light[1][:, k]
         true = catalog["flux"][:, ALL_BANDS.index(band)]
         sigma = np.where(ivar > 0, 1 / np.sqrt(np.maximum(ivar, 1e-30)), 0)
-        fitted = true * mismatch * np.exp(0.01 * rng.standard_normal(count)) + sigma * rng.standard_normal(count)
+        fitted = true * common * np.exp(mismatch[1] * rng.standard_normal(count)) + sigma * rng.standard_normal(count)
         # a saturated star keeps the flux that Gaia predicts, with no inverse variance
         flux = np.where(ivar > 0, fitted, np.where(in_gaia(catalog), true, 0))
         own = np.maximum(frame.drawn.central[rows, k], 1e-9)
@@ -219,7 +231,8 @@ def _masked(products: BandPixels, x: Floats, y: Floats) -> Floats:
     return np.array([1 - float((window(products.invvar, px, py, 4) > 0).mean()) for px, py in zip(x, y, strict=True)])
 
 
-def _identity(frame: Frame, columns: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+def identity_columns(frame: Frame, columns: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+    """Ids, dust and what is the same for every row."""
     count = len(columns["bx"])
     release, brickid, objid = frame.spec.release, frame.area.brickid, np.arange(count, dtype=np.int64)
     found: dict[str, NDArray[np.generic]] = {
@@ -241,7 +254,7 @@ def _identity(frame: Frame, columns: dict[str, NDArray[np.generic]]) -> dict[str
     return found
 
 
-def _stars(frame: Frame, rows: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:
+def reference_columns(frame: Frame, rows: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:
     """Reference columns: what Gaia knows of stars, and the ids of large galaxies."""
     catalog = frame.catalog[rows]
     g_mag = 22.5 - 2.5 * np.log10(catalog["flux"][:, 1])
@@ -261,7 +274,8 @@ def _stars(frame: Frame, rows: NDArray[np.int64]) -> dict[str, NDArray[np.generi
     }
 
 
-def _wise(frame: Frame, rows: NDArray[np.int64], rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
+def wise_columns(frame: Frame, rows: NDArray[np.int64], rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
+    """Forced photometry in the WISE bands."""
     catalog = frame.catalog[rows]
     found: dict[str, NDArray[np.generic]] = {}
     for band, ratio in (("w1", 1.1), ("w2", 0.75), ("w3", 0.6), ("w4", 0.8)):
@@ -272,7 +286,7 @@ def _wise(frame: Frame, rows: NDArray[np.int64], rng: np.random.Generator) -> di
     return found
 
 
-def _dchisq(types: NDArray[np.str_], total: Floats) -> Floats:
+def dchisq(types: NDArray[np.str_], total: Floats) -> Floats:
     """PSF, REX, DEV, EXP, SER: the chosen type has the largest improvement; simpler ones fall short of it."""
     chi = np.repeat((total**2)[:, None], 5, axis=1)
     lags: dict[str, tuple[float, ...]] = {"PSF": (0, -1, -1, -1, -1), "REX": (0.03, 0, -1, -1, -1), "DEV": (0.10, 0.03, 0, 0.02, -1)}

@@ -1,8 +1,9 @@
 """What is true of a mock release, in a folder beside it.
 
 Per brick: ``<brick>-truth.parquet`` (one row per true source whose center lies in the brick's own area), ``<brick>-objects.parquet``
-(every source of the frame that owns pixels), ``<brick>-segmentation.npz`` (who owns each pixel), and on request
-``<brick>-clean-<band>.fits.fz`` (noiseless, blurred images).
+(every source of the frame that owns pixels), ``<brick>-segmentation.npz`` (who owns each pixel), on request
+``<brick>-clean-<band>.fits.fz`` (noiseless, blurred images), and of the survey-like sky ``<brick>-matches.parquet`` (which rows hold
+which source's light).
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
 from galpipe.errors import BadData
+from galpipe.mock.cameras import camera
 from galpipe.mock.fpack import compressed_image, save_images
 from galpipe.mock.frame import Frame, signal_to_noise
+from galpipe.mock.psf import size_over_fwhm
+from galpipe.mock.seen import seen_chances
 from galpipe.mock.spec import ALL_BANDS
 from galpipe.mock.tractor import Fit
 from galpipe.mock.votes import fraction_columns, total_columns, vote
@@ -49,6 +53,10 @@ def truth_table(frame: Frame, fitted: Fit, rng: np.random.Generator) -> pa.Table
     own = np.flatnonzero(catalog["brickid"] == frame.area.brickid)
     objid = np.full(len(catalog), -1, np.int32)
     objid[fitted.source[fitted.source >= 0]] = np.flatnonzero(fitted.source >= 0)
+    if fitted.matches:
+        # a source whose light is in another one's row shares its objid: many true sources to one row
+        merged = fitted.matches["role"] == "merged"
+        objid[fitted.matches["source"][merged].astype(np.int64)] = fitted.matches["objid"][merged]
     snr = _snr_r(frame)
     part = catalog[own]
     star = part["kind"] == "star"
@@ -68,12 +76,18 @@ def truth_table(frame: Frame, fitted: Fit, rng: np.random.Generator) -> pa.Table
     }
     columns |= {name: pa.array(values, pa.float64(), mask=star) for name, values in shape.items()}
     columns |= {"is_blended": _blended(frame)[own], "snr_r": snr[own], "label": (own + 1).astype(np.int32)}
-    votes = vote(catalog, snr, frame.state.seeing["r"], rng)
+    votes = _votes(frame, snr, rng)
     for name in fraction_columns():
         columns[name] = pa.array(votes[name][own], pa.float32(), mask=np.isnan(votes[name][own]))
     for name in total_columns():
         columns[name] = votes[name][own].astype(np.int32)
     return pa.table(columns)
+
+
+def _votes(frame: Frame, snr: NDArray[np.float64], rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
+    if frame.spec.sky != "survey":
+        return vote(frame.catalog, snr, frame.state.seeing["r"], rng)
+    return vote(frame.catalog, snr, frame.state.seeing["r"] / size_over_fwhm(camera(frame.spec.region, "r")), rng, seen_chances)
 
 
 def _snr_r(frame: Frame) -> NDArray[np.float64]:
@@ -112,11 +126,21 @@ def write_truth(folder: Path, frame: Frame, fitted: Fit, rng: np.random.Generato
     table = truth_table(frame, fitted, rng)
     pq.write_table(table, folder / f"{frame.area.name}-truth.parquet", compression="zstd")
     pq.write_table(object_table(frame), folder / f"{frame.area.name}-objects.parquet", compression="zstd")
+    if fitted.matches:
+        pq.write_table(_match_table(frame, fitted), folder / f"{frame.area.name}-matches.parquet", compression="zstd")
     np.savez_compressed(folder / f"{frame.area.name}-segmentation.npz", segmentation=frame.drawn.owner)
     if frame.spec.store_truth_images:
         for band in frame.bands:
             _write_clean(folder / f"{frame.area.name}-clean-{band}.fits.fz", frame.drawn.clean[band])
     return table
+
+
+def _match_table(frame: Frame, fitted: Fit) -> pa.Table:
+    """Every pair of a Tractor row and a true source whose light it holds (`galpipe.mock.tractor.Fit.matches`)."""
+    source = fitted.matches["source"].astype(np.int64)
+    columns = {"objid": fitted.matches["objid"], "label": (source + 1).astype(np.int32), "role": fitted.matches["role"].tolist()}
+    columns["primary"] = frame.catalog["brickid"][source] == frame.area.brickid
+    return pa.table(columns)
 
 
 def _write_clean(path: Path, image: NDArray[np.float32]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,9 @@ from galpipe.galaxyzoo import PARENT, TREE
 from galpipe.mock.sky import Catalog
 
 Floats = NDArray[np.float64]
+
+Chances = Callable[[Catalog, Floats, float], dict[str, Floats]]
+"""Chance of each answer, shape (N, answers) per question, from catalog, S/N and seeing."""
 
 VOLUNTEERS = 40
 
@@ -23,7 +28,7 @@ def total_columns() -> list[str]:
     return [f"{question}_total" for question in TREE]
 
 
-def vote(catalog: Catalog, snr: Floats, seeing: float, rng: np.random.Generator) -> dict[str, Floats]:
+def vote(catalog: Catalog, snr: Floats, seeing: float, rng: np.random.Generator, chances_of: Chances | None = None) -> dict[str, Floats]:
     """Let 40 volunteers look at each galaxy with z < 20.
 
     A feature's visibility is the product of how well it is resolved (half-light radius over seeing) and how bright it is
@@ -37,13 +42,15 @@ def vote(catalog: Catalog, snr: Floats, seeing: float, rng: np.random.Generator)
     seeing : float
         FWHM in r, arcsec.
     rng : numpy.random.Generator
+    chances_of : callable, optional
+        Gives each answer's chance; `answer_chances` by default, `galpipe.mock.seen.seen_chances` for the survey-like sky.
 
     Returns
     -------
     dict of ndarray, shape (N,)
         Fractions (NaN where nobody was asked) and totals, by published name. Faint sources and stars: total 0.
     """
-    chances = answer_chances(catalog, snr, seeing)
+    chances = (chances_of or answer_chances)(catalog, snr, seeing)
     shown = (catalog["kind"] != "star") & ~catalog["faint"]
     counts: dict[str, NDArray[np.int64]] = {}
     columns: dict[str, Floats] = {}

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from galpipe.errors import ConfigurationError
+from galpipe.mock.cameras import star_count
 from galpipe.mock.populations import comoving_distance, single_component
 from galpipe.mock.release import frame_sources
 from galpipe.mock.sky import KINDS, brick_sky
-from galpipe.mock.spec import MockSpec
+from galpipe.mock.spec import BY_LATITUDE, MockSpec
+from galpipe.mock.universe import background_sky, survey_count, survey_spec
 from galpipe.survey.bricks import brick_at, row_column
 
 
@@ -91,3 +93,25 @@ def test_bricks_of_a_block_are_neighbours_and_wrap_at_ra_zero() -> None:
     block = MockSpec(bricks=9).brick_list()
     assert len({area.name for area in block}) == 9
     assert len({area.row for area in block}) == 3
+
+
+def test_the_survey_sky_is_as_crowded_as_asked_and_its_background_goes_on() -> None:
+    spec = survey_spec(MockSpec(galaxies=250))
+    area = brick_at(150.1, 2.2)
+    sky, faint = brick_sky(spec, area), background_sky(spec, area, empty=False)
+    assert spec.sky == "survey" and spec.stars == BY_LATITUDE and spec.faint == survey_count(23.7)
+    assert 6500 < len(sky) < 8500
+    magnitude = 22.5 - 2.5 * np.log10(sky["flux"][sky["kind"] != "star", 3])
+    beyond = 22.5 - 2.5 * np.log10(faint["flux"][:, 3])
+    # no step in the counts where the fitter's catalog ends
+    near = ((magnitude > 23.4) & (magnitude < 23.7)).sum(), ((beyond > 23.7) & (beyond < 24.0)).sum()
+    assert 1.0 < near[1] / near[0] < 1.6
+    assert len(brick_sky(spec, area, empty=True)) == star_count(area) and len(background_sky(spec, area, empty=True)) == 0
+    assert survey_count(20.0) == 0
+
+
+def test_bulges_of_the_survey_sky_are_redder_than_their_disks() -> None:
+    sky = brick_sky(survey_spec(MockSpec(galaxies=400)), brick_at(150.1, 2.2))
+    mixed = sky[(sky["bulge"][:, 1] > 0.05) & (sky["bulge"][:, 1] < 0.9) & ~sky["faint"]]
+    assert len(mixed) > 100
+    assert (mixed["bulge"][:, 0] < mixed["bulge"][:, 1]).all() and (mixed["bulge"][:, 3] > mixed["bulge"][:, 1]).all()
