@@ -35,8 +35,9 @@ NESTED = ("detections", "embedding")
 MOCK_REDSHIFT = "z_mock"
 """Prefix of redshift columns learned on the mock only; absent from the science view."""
 
-UNSAFE_FLAGS = ("flag_bright_star", "flag_galaxy_mask", "flag_cluster", "flag_saturated", "degraded", "jpeg_route")
-"""A row with any of these set is not in the view ``galaxies_clean``; truncated stamps are, as what they cannot tell is null there."""
+UNSAFE_FLAGS = ("flag_bright_star", "is_probable_shred", "flag_cluster", "flag_saturated", "degraded", "jpeg_route")
+"""A row with any of these set is not in the view ``galaxies_clean``. A large galaxy is, though its own mask covers it, and so are
+truncated stamps, as what they cannot tell is null there."""
 
 MEASURED_UNITS = ("mag", "arcsec", "deg", "nanomaggy")
 MEASURED_PREFIXES = ("lvm_", "sep_")

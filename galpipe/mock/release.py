@@ -154,7 +154,7 @@ def make_frame(spec: MockSpec, number: int) -> Frame:
     area = bricks[number]
     state = conditions(spec, area)
     empty = {bricks[k].brickid for k in spec.empty_bricks}
-    catalog, x, y = frame_sources(spec, area, empty)
+    catalog, x, y = frame_sources(spec, area, empty, brick_sky)
     bands = [band for band in spec.band_list if band not in spec.missing_of(number)]
     if spec.sky == "survey":
         faint = frame_sources(spec, area, empty, background_sky)

@@ -49,7 +49,7 @@ def test_units_come_through_sql(catalog: Catalog) -> None:
 
 
 def test_the_clean_view_has_no_flagged_row_and_no_mock_redshift(catalog: Catalog, shards: pa.Table) -> None:
-    flags = ("flag_bright_star", "flag_galaxy_mask", "flag_cluster", "flag_saturated", "degraded", "jpeg_route")
+    flags = ("flag_bright_star", "is_probable_shred", "flag_cluster", "flag_saturated", "degraded", "jpeg_route")
     safe = [row["source_id"] for row in shards.select(["source_id", *flags]).to_pylist() if not any(row[flag] for flag in flags)]
     clean = catalog.sql("SELECT * FROM galaxies_clean")
     assert 0 < len(safe) < shards.num_rows

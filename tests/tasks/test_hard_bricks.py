@@ -187,13 +187,16 @@ def test_galaxies_forced_to_points_in_masks_are_counted(context: RunContext, uni
 def test_the_clean_view_leaves_out_what_lies_in_masks(context: RunContext, units: dict[str, Unit]) -> None:
     with open_catalog(context.layout, "main", live=True) as catalog:
         rows = catalog.sql("SELECT objid, brickname, maskbits, flag_bright_star, flag_medium, flag_galaxy_mask FROM galaxies").to_pylist()
-        clean = catalog.sql("SELECT objid, brickname, maskbits FROM galaxies_clean").to_pylist()
+        clean = catalog.sql("SELECT objid, brickname, maskbits, sga_id FROM galaxies_clean").to_pylist()
         halo = catalog.sql("SELECT reason, count(*) AS n FROM outcomes WHERE reason = 'forced_psf_in_mask' GROUP BY 1").to_pylist()
     for flag, name in (("flag_bright_star", "BRIGHT"), ("flag_medium", "MEDIUM"), ("flag_galaxy_mask", "GALAXY")):
         assert all(row[flag] == bool(row["maskbits"] & 1 << MASKBITS[name]) for row in rows)
     assert any(row["flag_galaxy_mask"] for row in rows) and any(row["flag_medium"] for row in rows)
-    unsafe = mask_value(MASKBITS, ("BRIGHT", "GALAXY", "CLUSTER"))
+    unsafe = mask_value(MASKBITS, ("BRIGHT", "CLUSTER"))
     assert clean and not any(row["maskbits"] & unsafe for row in clean)
+    # what a large galaxy's mask covers is left out, but for the galaxy itself
+    covered = [row for row in clean if row["maskbits"] & 1 << MASKBITS["GALAXY"]]
+    assert covered and all(row["sga_id"] is not None for row in covered)
     assert halo[0]["n"] == sum(reasons(context, unit).get("forced_psf_in_mask", 0) for unit in units.values())
 
 
