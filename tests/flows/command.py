@@ -13,6 +13,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from galpipe.mock.server import MockServer
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -48,6 +50,18 @@ def rows_of(root: Path, name: str = "main") -> dict[str, bytes]:
     }
     assert all(pq.read_metadata(folder / path) for path in found)
     return found
+
+
+def arguments(server: MockServer, root: Path, region: str = "all", keep: str = "bricks,stamps") -> list[str | Path]:
+    """A run of what a server has, without a report."""
+    return ["run", "--release", server.url, "--as", "mock", "--region", region, "--root", root, "--keep", keep, "--no-report", "--json"]
+
+
+def one_worker(folder: Path) -> Path:
+    """A configuration for runs of one brick: a second worker would only load the model."""
+    config = folder / "one-worker.toml"
+    config.write_text("[cluster]\nworkers = 1\n")
+    return config
 
 
 def leftovers(root: Path) -> list[Path]:

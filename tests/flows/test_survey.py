@@ -11,15 +11,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from astropy.io import fits
 
 from catalogs.ledger import Ledger
 from catalogs.verify import verify
-from galpipe.fingerprint import sha256_file
 from galpipe.layout import Layout
-from galpipe.mock.server import Fault, MockServer
+from galpipe.mock.server import MockServer
 from galpipe.mock.spec import MockSummary
-from tests.flows.command import Ended, galpipe, leftovers, rows_of
+from tests.flows.command import Ended, arguments, galpipe, leftovers, one_worker, rows_of
 
 pytestmark = pytest.mark.slow
 
@@ -33,17 +31,6 @@ class Run:
     @property
     def summary(self) -> dict[str, Any]:
         return self.ended.json()
-
-
-def arguments(server: MockServer, root: Path, region: str = "all", keep: str = "bricks,stamps") -> list[str | Path]:
-    return ["run", "--release", server.url, "--as", "mock", "--region", region, "--root", root, "--keep", keep, "--no-report", "--json"]
-
-
-def one_worker(folder: Path) -> Path:
-    """A configuration for runs of one brick: a second worker would only load the model."""
-    config = folder / "one-worker.toml"
-    config.write_text("[cluster]\nworkers = 1\n")
-    return config
 
 
 KILLS = [
@@ -169,51 +156,6 @@ def test_kill_then_run_again(unbroken: Run, server: MockServer, mock_release: Mo
         assert verify(Layout(root), "main", ledger) == []
     kept = [path.name for path in (root / "bricks").rglob("*.fz")] + [path.name for path in (root / "stamps").rglob("*.zarr")]
     assert bool(kept) == (keep != "none")
-
-
-@with_api
-def test_one_bad_brick_loses_nothing_else(server: MockServer, mock_release: MockSummary, tmp_path: Path) -> None:
-    bad = mock_release.bricks[1]
-    path = f"south/coadd/{bad[:3]}/{bad}/legacysurvey-{bad}-image-z.fits.fz"
-    with MockServer(mock_release.release, {path: [Fault("flip", times=2)]}) as broken:
-        first = galpipe(arguments(broken, tmp_path))
-        assert first.status == 1
-        (failure,) = first.json()["failures"]
-        assert failure["kind"] == "bad_data"
-        assert bad in failure["unit"]
-        assert "image-z" in failure["file"]
-        assert first.json()["counts"]["done"] == 1
-        told = galpipe(["status", "--root", tmp_path, "--json"])
-        assert told.status == 1
-        assert bad in told.json()["failures"][0]["unit"]
-        # mended meanwhile: the next run does the rest, and only that
-        second = galpipe(arguments(broken, tmp_path))
-    assert second.status == 0, second.err[-2000:]
-    assert (second.json()["counts"]["up_to_date"], second.json()["counts"]["done"]) == (1, 1)
-
-
-@with_api
-def test_a_file_that_the_survey_fixed_in_place_is_noticed(mock_release: MockSummary, tmp_path: Path) -> None:
-    release, root, brick = tmp_path / "dr9", tmp_path / "root", mock_release.bricks[0]
-    shutil.copytree(mock_release.release, release)
-    command = ["run", "--release", release, "--as", "mock", "--region", f"bricks:{brick}", "--root", root, "--no-report", "--json"]
-    command += ["--config", one_worker(tmp_path)]
-    assert galpipe(command).status == 0
-    before = rows_of(root)
-    fixed = release / f"south/coadd/{brick[:3]}/{brick}/legacysurvey-{brick}-image-r.fits.fz"
-    old = sha256_file(fixed)
-    with fits.open(fixed, mode="update", disable_image_compression=True) as hdus:
-        hdus[0].header["RUNDATE"] = "2026-11-23"
-    (listed,) = fixed.parent.glob("*.sha256sum")
-    listed.write_text(listed.read_text().replace(old, sha256_file(fixed)))
-    assert galpipe(command).json()["counts"]["up_to_date"] == 1
-    again = galpipe([*command, "--check-remote"]).json()
-    assert (again["counts"]["up_to_date"], again["counts"]["done"]) == (0, 1)
-    after = rows_of(root)
-    assert after.keys() == before.keys()
-    # same pixels, other file: only what the rows were made from differs
-    assert after != before
-    assert galpipe([*command, "--check-remote"]).json()["counts"]["up_to_date"] == 1
 
 
 def test_another_model_needs_a_switch(unbroken: Run, server: MockServer, tmp_path: Path) -> None:

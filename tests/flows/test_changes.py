@@ -1,0 +1,59 @@
+"""Runs of a release that is not as it should be, or not as it was."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from astropy.io import fits
+
+from galpipe.fingerprint import sha256_file
+from galpipe.mock.server import Fault, MockServer
+from galpipe.mock.spec import MockSummary
+from tests.flows.command import arguments, galpipe, one_worker, rows_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_prefect")]
+
+
+def test_one_bad_brick_loses_nothing_else(mock_release: MockSummary, tmp_path: Path) -> None:
+    bad = mock_release.bricks[1]
+    path = f"south/coadd/{bad[:3]}/{bad}/legacysurvey-{bad}-image-z.fits.fz"
+    with MockServer(mock_release.release, {path: [Fault("flip", times=2)]}) as broken:
+        first = galpipe(arguments(broken, tmp_path))
+        assert first.status == 1
+        (failure,) = first.json()["failures"]
+        assert failure["kind"] == "bad_data"
+        assert bad in failure["unit"]
+        assert "image-z" in failure["file"]
+        assert first.json()["counts"]["done"] == 1
+        told = galpipe(["status", "--root", tmp_path, "--json"])
+        assert told.status == 1
+        assert bad in told.json()["failures"][0]["unit"]
+        # mended meanwhile: the next run does the rest, and only that
+        second = galpipe(arguments(broken, tmp_path))
+    assert second.status == 0, second.err[-2000:]
+    assert (second.json()["counts"]["up_to_date"], second.json()["counts"]["done"]) == (1, 1)
+
+
+def test_a_file_that_the_survey_fixed_in_place_is_noticed(mock_release: MockSummary, tmp_path: Path) -> None:
+    release, root, brick = tmp_path / "dr9", tmp_path / "root", mock_release.bricks[0]
+    shutil.copytree(mock_release.release, release)
+    command = ["run", "--release", release, "--as", "mock", "--region", f"bricks:{brick}", "--root", root, "--no-report", "--json"]
+    command += ["--config", one_worker(tmp_path)]
+    assert galpipe(command).status == 0
+    before = rows_of(root)
+    fixed = release / f"south/coadd/{brick[:3]}/{brick}/legacysurvey-{brick}-image-r.fits.fz"
+    old = sha256_file(fixed)
+    with fits.open(fixed, mode="update", disable_image_compression=True) as hdus:
+        hdus[0].header["RUNDATE"] = "2026-11-23"
+    (listed,) = fixed.parent.glob("*.sha256sum")
+    listed.write_text(listed.read_text().replace(old, sha256_file(fixed)))
+    assert galpipe(command).json()["counts"]["up_to_date"] == 1
+    again = galpipe([*command, "--check-remote"]).json()
+    assert (again["counts"]["up_to_date"], again["counts"]["done"]) == (0, 1)
+    after = rows_of(root)
+    assert after.keys() == before.keys()
+    # same pixels, other file: only what the rows were made from differs
+    assert after != before
+    assert galpipe([*command, "--check-remote"]).json()["counts"]["up_to_date"] == 1
