@@ -20,18 +20,19 @@ def test_one_bad_brick_loses_nothing_else(mock_release: MockSummary, tmp_path: P
     bad = mock_release.bricks[1]
     path = f"south/coadd/{bad[:3]}/{bad}/legacysurvey-{bad}-image-z.fits.fz"
     with MockServer(mock_release.release, {path: [Fault("flip", times=2)]}) as broken:
-        first = galpipe(arguments(broken, tmp_path))
+        command = [*arguments(broken, tmp_path / "root"), "--config", one_worker(tmp_path)]
+        first = galpipe(command)
         assert first.status == 1
         (failure,) = first.json()["failures"]
         assert failure["kind"] == "bad_data"
         assert bad in failure["unit"]
         assert "image-z" in failure["file"]
         assert first.json()["counts"]["done"] == 1
-        told = galpipe(["status", "--root", tmp_path, "--json"])
+        told = galpipe(["status", "--root", tmp_path / "root", "--json"])
         assert told.status == 1
         assert bad in told.json()["failures"][0]["unit"]
         # mended meanwhile: the next run does the rest, and only that
-        second = galpipe(arguments(broken, tmp_path))
+        second = galpipe(command)
     assert second.status == 0, second.err[-2000:]
     assert (second.json()["counts"]["up_to_date"], second.json()["counts"]["done"]) == (1, 1)
 
