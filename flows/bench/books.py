@@ -89,28 +89,33 @@ def compare(wanted: MockSpec, tables: list[Table], published: tuple[NDArray[np.f
     true = np.concatenate([brick_sky(wanted, area, area.brickid in empty) for area in wanted.brick_list()])
     true = true[true["kind"] != "star"]
     shown = _count(true, *published)
-    selectable = sum(_count(true, item.ra[item.selectable], item.dec[item.selectable]) for item in tables)
+    selectable = _total(true, [(item, item.selectable) for item in tables])
     # by the fit of the brick that owns it, it is too faint or no galaxy: the rule decides, nothing is lost
-    ruled_out = sum(_count(true, item.ra[rows], item.dec[rows]) for item in tables if (rows := item.primary & ~item.selectable).any())
+    ruled_out = _total(true, [(item, item.primary & ~item.selectable) for item in tables])
     block = [area.brickid for area in wanted.brick_list()]
-    beyond = sum(
-        _count(true, item.ra[rows], item.dec[rows]) for item in tables if (rows := ~np.isin(ids_at(item.ra, item.dec), block)).any()
-    )
+    beyond = _total(true, [(item, ~np.isin(ids_at(item.ra, item.dec), block)) for item in tables])
+    alone = _total(true, [(item, item.primary & item.selectable) for item in tables])
     known = (selectable > 0) & (beyond == 0)
     lost = known & (shown == 0) & (ruled_out == 0)
-    alone = sum(_count(true, item.ra[rows], item.dec[rows]) for item in tables if (rows := item.primary & item.selectable).any())
-    count = int(known.sum())
     return [
-        Figure("lost", float(lost.sum()), "sources", f"of {count} galaxies that some Tractor table has; none published"),
+        Figure("lost", float(lost.sum()), "sources", f"of {int(known.sum())} galaxies that some Tractor table has; none published"),
         Figure("doubled", float((shown > 1).sum()), "sources", "published more than once"),
-        Figure("primary_alone", float((known & (np.asarray(alone) != 1)).sum()), "sources", "lost or doubled by brick_primary alone"),
+        Figure("primary_alone", float((known & (alone != 1)).sum()), "sources", "lost or doubled by brick_primary alone"),
     ]
+
+
+def _total(true: Catalog, rows: list[tuple[Table, NDArray[np.bool_]]]) -> NDArray[np.int64]:
+    """Chosen rows of all tables near each true galaxy."""
+    return _count(true, *(np.concatenate([getattr(item, name)[chosen] for item, chosen in rows]) for name in ("ra", "dec")))
 
 
 def _count(true: Catalog, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> NDArray[np.int64]:
     """Rows near each true galaxy."""
+    if not len(ra):
+        return np.zeros(len(true), np.int64)
     distance, nearest = cKDTree(_unit(true["ra"], true["dec"])).query(_unit(ra, dec))
-    return np.bincount(nearest[distance < np.radians(NEAR / 3600)], minlength=len(true))
+    close = np.asarray(nearest, np.int64)[np.asarray(distance) < np.radians(NEAR / 3600)]
+    return np.bincount(close, minlength=len(true)).astype(np.int64)
 
 
 def _unit(ra: NDArray[np.float64], dec: NDArray[np.float64]) -> NDArray[np.float64]:

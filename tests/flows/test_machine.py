@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flows import machine
+from flows.bench import books
 from flows.bench.crowded import write_crowded
 from flows.bench.cut import sections, whole_bands
 from flows.bench.figures import BENCHES, Size, in_turns, measure, peak_bytes
@@ -181,6 +182,24 @@ def test_planning_bench_finds_the_bricks_that_changed_among_those_done(tmp_path:
     assert fill(tmp_path, 700) == 700
     *_, peak, to_do = plan_once(tmp_path)
     assert to_do == CHANGED and peak > 0
+
+
+def test_books_bench_counts_what_is_lost_and_what_is_doubled() -> None:
+    wanted = books.spec()
+    stars_only = wanted.brick_list()[wanted.empty_bricks[0]].brickid
+    true = np.concatenate([books.brick_sky(wanted, area, area.brickid == stars_only) for area in wanted.brick_list()])
+    galaxies = true[true["kind"] != "star"]
+    ra, dec, every = galaxies["ra"], galaxies["dec"], np.ones(len(galaxies), bool)
+    table = books.Table(ra, dec, every, every)
+
+    def counted(*rows: slice) -> list[float]:
+        shown = np.concatenate([ra[part] for part in rows]), np.concatenate([dec[part] for part in rows])
+        return [figure.value for figure in books.compare(wanted, [table], shown)]
+
+    whole = slice(None)
+    assert counted(whole) == [0, 0, 0]
+    assert counted(slice(3, None)) == [3, 0, 0]
+    assert counted(whole, slice(2)) == [0, 2, 0]
 
 
 @pytest.fixture(scope="module")
