@@ -43,7 +43,8 @@ def card_text(card: dict[str, Any], settings: ModelSettings) -> str:
         "",
         "## Training",
         "",
-        f"- Data: {training['stamps']} mock stamps of {len(training['training_bricks'])} mock bricks (mock sky {training['sky_version']},"
+        f"- Data: {training['stamps']} mock stamps of {len(training['training_bricks'])} mock bricks ({own.get('sky', 'plain')} mock sky"
+        f" {training['sky_version']},"
         f" DR9 and DR10 layout, north and south), seeds {own['sky_seed']} to {own['sky_seed'] + own['bricks'] - 1}.",
         f"- Pre-training: masked reconstruction, {own['pretrain_steps']} steps of {own['batch']} stamps, on the mock stamps and"
         f" {training['real_stamps']} real ones (pixels only; mostly pictures by the JPEG route).",

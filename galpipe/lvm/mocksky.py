@@ -19,7 +19,7 @@ from galpipe.errors import BadData
 from galpipe.lvm.inputs import MODEL_BANDS
 from galpipe.lvm.pack import Pack, concatenate, pack_stamps, read_pack, write_pack
 from galpipe.mock.release import make_release
-from galpipe.mock.spec import MockSpec, truth_folder
+from galpipe.mock.spec import BY_LATITUDE, MockSpec, truth_folder
 from galpipe.stamps.cut import cut_brick
 from galpipe.stamps.external import read_stamps
 from galpipe.stamps.normalize import codec, encode
@@ -44,7 +44,7 @@ MOST_REAL = 3000
 PICTURES = ("image", "png", "jpg", "jpeg")
 
 
-def training_specs(bricks: int, seed: int) -> list[MockSpec]:
+def training_specs(bricks: int, seed: int, sky: str = "plain") -> list[MockSpec]:
     """One spec per brick, south and north in turn, spread over the sky; a longer list begins with the shorter one.
 
     Parameters
@@ -52,6 +52,8 @@ def training_specs(bricks: int, seed: int) -> list[MockSpec]:
     bricks : int
     seed : int
         Seed of the first brick; the k-th has ``seed + k``.
+    sky : str
+        ``plain``, or ``survey`` with as many stars as the galactic latitude asks for.
     """
     specs = []
     for number in range(bricks):
@@ -65,11 +67,12 @@ def training_specs(bricks: int, seed: int) -> list[MockSpec]:
                 like="dr9" if north or number % 4 == 0 else "dr10",
                 galaxies=GALAXIES,
                 faint=FAINT[number % 3],
-                stars=STARS[(number // 2) % 3],
+                stars=BY_LATITUDE if sky == "survey" else STARS[(number // 2) % 3],
                 center=(float(rng.uniform(0.0, 360.0)), dec),
                 bands=MODEL_BANDS,
                 store_truth_images=True,
                 workers=1,
+                sky=sky,
             )
         )
     return specs

@@ -38,6 +38,8 @@ class TrainSettings:
         Of weights, order and augmentation.
     sky_seed : int
         Of the first training brick.
+    sky : str
+        Mock sky of training and held-out bricks, ``plain`` or ``survey``.
     bricks, held_bricks : int
         Mock bricks to train on and to score on.
     pretrain_steps, finetune_steps, polish_steps, batch : int
@@ -52,6 +54,7 @@ class TrainSettings:
     version: str = "2"
     seed: int = 1
     sky_seed: int = 1001
+    sky: str = "plain"
     bricks: int = 14
     held_bricks: int = 2
     pretrain_steps: int = 300
@@ -97,8 +100,11 @@ def train_model(settings: TrainSettings, work: Path, out: Path, real: Path | Non
         ``out``.
     """
     torch.set_num_threads(settings.threads)
-    held = mock_packs(training_specs(settings.held_bricks, settings.sky_seed + HELD_SEED_OFFSET), work / "packs" / "held", progress)
-    training = mock_packs(training_specs(settings.bricks, settings.sky_seed), work / "packs" / "train", progress)
+    # stamps and checkpoints of one sky are not another's
+    work = work if settings.sky == "plain" else work / settings.sky
+    held_seed = settings.sky_seed + HELD_SEED_OFFSET
+    held = mock_packs(training_specs(settings.held_bricks, held_seed, settings.sky), work / "packs" / "held", progress)
+    training = mock_packs(training_specs(settings.bricks, settings.sky_seed, settings.sky), work / "packs" / "train", progress)
     pack = read_packs(training)
     model = new_model(settings.model, settings.seed).to(device_of())
     without_labels = _unlabelled(pack, real, work)

@@ -20,6 +20,8 @@ from galpipe.stamps.normalize import codec, normalized
 def test_training_bricks_are_spread_and_repeatable() -> None:
     specs = training_specs(8, 100)
     assert specs[:3] == training_specs(3, 100)
+    dirty = training_specs(3, 100, "survey")
+    assert [spec.center for spec in dirty] == [spec.center for spec in specs[:3]] and {spec.sky for spec in dirty} == {"survey"}
     assert {spec.region for spec in specs} == {"north", "south"}
     assert {spec.like for spec in specs} == {"dr9", "dr10"}
     assert len({spec.brick_list()[0].name for spec in specs}) == 8
