@@ -197,14 +197,9 @@ class Ledger:
         release : str
             Only this release; empty for all.
         """
-        table = UNITS.c
-        wanted = sa.select(table.release, table.region, table.brick, table.status, table.fingerprint, table.rows, table.content_hash).where(
-            table.stage == stage, table.name == _name(stage, name)
-        )
-        if release:
-            wanted = wanted.where(table.release == release)
+        columns = ("release", "region", "brick", "status", "fingerprint", "rows", "content_hash")
         with self._engine.connect() as connection:
-            return {Unit(*row[:3]): Done(*row[3:]) for row in connection.execute(wanted)}
+            return {Unit(*row[:3]): Done(*row[3:]) for row in connection.execute(_of_stage(columns, stage, name, release))}
 
     def states(self, stage: str, name: str = "", release: str = "") -> Iterator[tuple[str, str, str, str, str]]:
         """Release, region, brick, status and fingerprint of every unit at a stage, row by row: `done` for a whole release.
@@ -215,11 +210,7 @@ class Ledger:
         release : str
             Only this release; empty for all.
         """
-        table = UNITS.c
-        wanted = sa.select(table.release, table.region, table.brick, table.status, table.fingerprint)
-        wanted = wanted.where(table.stage == stage, table.name == _name(stage, name))
-        if release:
-            wanted = wanted.where(table.release == release)
+        wanted = _of_stage(("release", "region", "brick", "status", "fingerprint"), stage, name, release)
         with self._engine.connect() as connection:
             for part in connection.execution_options(yield_per=10_000).execute(wanted).partitions():
                 yield from part  # type: ignore[misc]
@@ -343,6 +334,12 @@ def ledger_of(layout: Layout) -> Ledger:
 def has_ledger(layout: Layout) -> bool:
     """Whether a run ever wrote a ledger for this root; looking makes none."""
     return bool(os.environ.get(LEDGER_VARIABLE)) or layout.ledger.exists()
+
+
+def _of_stage(columns: Sequence[str], stage: str, name: str, release: str) -> sa.Select[Any]:
+    """Columns of every unit at a stage; of one release, or of all where it is empty."""
+    wanted = sa.select(*(UNITS.c[column] for column in columns)).where(UNITS.c.stage == stage, UNITS.c.name == _name(stage, name))
+    return wanted.where(UNITS.c.release == release) if release else wanted
 
 
 def _name(stage: str, name: str) -> str:
