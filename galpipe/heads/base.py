@@ -151,6 +151,24 @@ class Head(nn.Module, ABC):
     def prepare(self, table: pa.Table) -> None:
         """Learn constants (means, spreads) from the training truth before the first step."""
 
+    def calibration(self, outputs: RawOutputs, truth: Truth, context: StampContext) -> dict[str, npt.NDArray[np.float64]]:
+        """What `calibrate` needs of one batch: arrays of any lengths, joined over the batches by name.
+
+        The batches are of stamps that trained nothing; they come with every band, and again with one band or two taken away, as
+        ``context.valid`` shows (science.md section 2: calibration is per set of bands).
+        """
+        return {}
+
+    def calibrate(self, gathered: dict[str, npt.NDArray[np.float64]]) -> dict[str, float]:
+        """Set the constants (buffers of the head) that make the stated uncertainties true.
+
+        Returns
+        -------
+        dict
+            What was measured before and after, for the model card.
+        """
+        return {}
+
 
 def head_class(name: str) -> type[Head]:
     """The head that a module of this package defines.
