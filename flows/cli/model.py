@@ -20,20 +20,27 @@ SHIPPED_FOLDER = Path(__file__).resolve().parents[2] / "galpipe" / "lvm" / "weig
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder of the weights [default: ROOT/models/NAME/VERSION].")
 @click.option("--work", type=click.Path(path_type=Path, file_okay=False), help="Training stamps and checkpoints [default: ROOT/training].")
 @click.option(
-    "--real", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Real stamps and labelled images, used without labels."
+    "--real",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Real stamps (stamps/*.fits) and label files (labels/*.parquet): pixels of all, labels of Galaxy Zoo 2 and EFIGI only.",
+)
+@click.option(
+    "--start", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Model folder to begin from instead of pre-training."
 )
 @click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Another value of a setting, such as bricks=2 or finetune_steps=100."
 )
 @json_option
 @verb
-def train(root: Path, out: Path | None, work: Path | None, real: Path | None, changes: tuple[str, ...], as_json: bool) -> None:
-    """Train a model from seeds: mock bricks, pre-training, every head, scores, card.
+def train(
+    root: Path, out: Path | None, work: Path | None, real: Path | None, start: Path | None, changes: tuple[str, ...], as_json: bool
+) -> None:
+    """Train a model from seeds: mock bricks, pre-training, every head, real galaxies, calibration, scores, card.
 
-    The defaults are those of the shipped weights (about an hour on two idle cores). A run that was ended goes on from its last
+    The defaults are those of the shipped weights (about two hours on two idle cores). A run that was ended goes on from its last
     checkpoint under --work.
     """
-    from galpipe.lvm.train import TrainSettings, train_model
+    from galpipe.lvm.train import Places, TrainSettings, train_model
     from galpipe.lvm.weights import model_hash, read_card
 
     settings = TrainSettings(**parse_changes(changes, TrainSettings))
@@ -41,9 +48,8 @@ def train(root: Path, out: Path | None, work: Path | None, real: Path | None, ch
     if target == SHIPPED_FOLDER:
         say("note: this replaces the weights that come with the package")
     with ProgressBoard({"train": 1}) as board:
-        train_model(
-            settings, (work or root / "training").absolute(), target, real, lambda what, done, total: board.phase(what, done, total)
-        )
+        places = Places((work or root / "training").absolute(), target, real, start)
+        train_model(settings, places, lambda what, done, total: board.phase(what, done, total))
     card = read_card(target)
     result = {
         "status": "ok",

@@ -28,6 +28,7 @@ __all__ = [
     "read_card",
     "save_model",
     "shipped_folder",
+    "take_over",
 ]
 
 
@@ -82,6 +83,36 @@ def save_model(folder: Path, model: GalaxyModel, card: dict[str, Any], text: str
 
 def _half(value: torch.Tensor) -> torch.Tensor:
     return value.detach().to(torch.float16) if value.is_floating_point() else value.detach()
+
+
+def take_over(model: GalaxyModel, folder: Path) -> tuple[int, int]:
+    """Begin with another model's weights: every tensor of the same name and shape is taken, of heads only where their version is the same.
+
+    Returns
+    -------
+    int, int
+        Tensors that were taken, and that keep their random values.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no model in the folder, or nothing fits.
+    BadData
+        If the weights are not those of the card.
+    """
+    card = read_card(folder)
+    path = folder / WEIGHTS_FILE
+    digest = sha256_file(path)
+    if digest != card["sha256"]:
+        raise BadData(f"weights with sha256 {card['sha256']}", digest, file=str(path))
+    stale = tuple(f"heads.{head.name}_head." for head in model.head_list() if card["heads"].get(head.name) != head.version)
+    own = model.state_dict()
+    stored = {name: value for name, value in load_file(path).items() if name in own and own[name].shape == value.shape}
+    fitting = {name: value.to(own[name].dtype) for name, value in stored.items() if not name.startswith(stale or ("\0",))}
+    if not fitting:
+        raise ConfigurationError("weights of which something fits these settings", "none", file=str(path))
+    model.load_state_dict(own | fitting)
+    return len(fitting), len(own) - len(fitting)
 
 
 def load_model(folder: Path | None = None) -> LoadedModel:

@@ -41,8 +41,8 @@ class PictureKind:
     size : int
         Pixels on a side of the published pictures.
     pixscale : float or None
-        Arcsec per pixel; None where each picture was scaled to its galaxy and the scale was not published with it. Sizes in arcsec then mean
-        nothing.
+        Arcsec per pixel; None where each picture was scaled to its galaxy and the scale was not published with it. Sizes in arcsec then
+        mean nothing.
     quality, subsampling : int
         JPEG quality and chroma subsampling (Pillow's numbers: 0 = 4:4:4, 2 = 4:2:0), from the files' quantization tables.
     note : str
@@ -185,8 +185,8 @@ def resize(picture: Picture, size: int) -> Picture:
 def picture_flux(picture: Picture, kind: PictureKind) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
     """A picture on the stamp's grid, as fluxes.
 
-    The picture is brought to 0.262 arcsec per pixel (or, where its scale is not known, its middle to the width of a stamp), taken back by its
-    stretch, and cropped or filled around its middle. Values are nanomaggies per 0.262 arcsec pixel whatever the zoom: the stretch sees
+    The picture is brought to 0.262 arcsec per pixel (or, where its scale is not known, its middle to the width of a stamp), taken back by
+    its stretch, and cropped or filled around its middle. Values are nanomaggies per 0.262 arcsec pixel whatever the zoom: the stretch sees
     surface brightness.
 
     Parameters
