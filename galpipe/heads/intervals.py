@@ -122,20 +122,30 @@ def _over_bands(name: str, context: StampContext) -> Values:
 
 
 def fit(measured: Measured) -> Values:
-    """Fit the four numbers of every set of bands, shape (4, 8, 9); see `apply`."""
+    """Fit the four numbers of every set of bands, shape (4, 8, 9); see `apply`.
+
+    A set with too few stamps takes the numbers of all sets that lack a band.
+    """
     weights = uncalibrated()
+    known = np.isfinite(measured.error) & (measured.sigma > 0)
+    degraded = known & (measured.sets < BAND_SETS - 1)
+    others = _numbers(measured, degraded) if degraded.sum() >= LEAST_ROWS else None
     for code in range(BAND_SETS):
-        rows = (measured.sets == code) & np.isfinite(measured.error) & (measured.sigma > 0)
-        if rows.sum() < LEAST_ROWS:
-            continue
-        facts = measured.facts[rows]
-        ratio = -measured.error[rows] / measured.sigma[rows]
-        shift = _quantile(facts, ratio, 0.5)
-        rest = ratio - facts @ shift
-        sides = (np.abs(rest), 0.68), (-rest, 0.975), (rest, 0.975)
-        logs = [_quantile(facts, np.log(np.maximum(side, SMALLEST)), level) for side, level in sides]
-        weights[:, code] = np.stack([shift, *logs])
+        rows = known & (measured.sets == code)
+        if rows.sum() >= LEAST_ROWS:
+            weights[:, code] = _numbers(measured, rows)
+        elif others is not None and code < BAND_SETS - 1:
+            weights[:, code] = others
     return weights
+
+
+def _numbers(measured: Measured, rows: npt.NDArray[np.bool_]) -> Values:
+    facts = measured.facts[rows]
+    ratio = -measured.error[rows] / measured.sigma[rows]
+    shift = _quantile(facts, ratio, 0.5)
+    rest = ratio - facts @ shift
+    sides = (np.abs(rest), 0.68), (-rest, 0.975), (rest, 0.975)
+    return np.stack([shift, *(_quantile(facts, np.log(np.maximum(side, SMALLEST)), level) for side, level in sides)])
 
 
 def _quantile(facts: Values, values: Values, level: float) -> Values:

@@ -71,7 +71,6 @@ class Moments(nn.Module):
         return torch.cat([logs, ratios.clamp(-LARGEST_RATIO, LARGEST_RATIO), share[..., None]], dim=-1).flatten(1)
 
 
-
 class Profile(nn.Module):
     """Mean, median and lower quartile in rings; the last two hardly know of neighbours, so the three tell what is the galaxy's own."""
 

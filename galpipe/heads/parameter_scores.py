@@ -53,7 +53,10 @@ def _beside(column: str, unit: str, error: Values, values: tuple[Values, Values]
     """Median and rms error, and those of the training set's median and mean."""
     true, learned = values
     middle, mean = np.abs(np.nanmedian(learned) - true), np.abs(np.nanmean(learned) - true)
-    medians, rms = (float(np.median(error)), float(np.median(middle))), (float(np.sqrt(np.mean(error**2))), float(np.sqrt(np.mean(mean**2))))
+    medians, rms = (
+        (float(np.median(error)), float(np.median(middle))),
+        (float(np.sqrt(np.mean(error**2))), float(np.sqrt(np.mean(mean**2)))),
+    )
     return [
         Score(f"{column}: median error", unit, *medians, False, len(error), "training median"),
         Score(f"{column}: rms error", unit, *rms, False, len(error), "training mean"),

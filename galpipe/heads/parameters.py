@@ -19,17 +19,19 @@ from torch import Tensor, nn
 from galpipe.columns import Column, Learned
 from galpipe.heads import intervals, recalibrate
 from galpipe.heads.base import Head, Outputs, RawOutputs, Score, StampContext, Truth
-from galpipe.heads.intervals import BAND_SETS, FACTS, FORMS, Measured
+from galpipe.heads.intervals import BAND_SETS, FACTS, Measured
 from galpipe.heads.moments import MOMENTS, PROFILE, Moments, Profile
 from galpipe.heads.parameter_scores import scores
 from galpipe.heads.quantities import (
     ANGLE,
     ANGLE_TEXT,
     LARGEST_ANGLE_SIGMA,
+    MOCK,
     QUANTITIES,
     R_MAG,
     RADIUS,
     SIZE,
+    SPECTROSCOPIC,
     Values,
     decode_angle,
     encoded_truth,
@@ -49,9 +51,6 @@ BETA = 0.5
 
 ANSWERS = len(QUANTITIES) + 1
 """Answers with an interval: the scalars and the position angle."""
-
-MOCK, SPECTROSCOPIC = "z_mock", "z_lvm"
-"""Names of the redshift by what trained it."""
 
 
 class Parameters(Head):
@@ -204,6 +203,8 @@ class Parameters(Head):
         facts, sets, told = gathered["facts"], gathered["sets"].astype(np.int64), {}
         for index, name in enumerate([*(item.column for item in QUANTITIES), ANGLE]):
             error, sigma = gathered["error"][:, index], gathered["sigma"][:, index]
+            if not np.isfinite(error).any():
+                continue
             usual = float(np.float16(np.median(sigma))) or 1.0
             own = intervals.with_sigma(facts, sigma, usual)
             weights = intervals.fit(Measured(error, sigma, own, sets))

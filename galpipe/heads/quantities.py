@@ -83,6 +83,9 @@ R_MAG = MODEL_BANDS.index("r")
 RADIUS = len(MODEL_BANDS)
 """Places of the r magnitude and of the half-light radius among `QUANTITIES`."""
 
+MOCK, SPECTROSCOPIC = "z_mock", "z_lvm"
+"""Names of the redshift by what trained it."""
+
 ANGLE = "lvm_position_angle"
 ANGLE_TEXT = "Position angle of the major axis, east of north, 0 to 180"
 

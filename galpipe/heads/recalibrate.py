@@ -86,11 +86,14 @@ def fit(logits: Values, redshift: Values, facts: Values, sets: npt.NDArray[np.in
     dict
         Coverage of the 68 % interval and mean CRPS before and after.
     """
-    usual = float(np.float16(np.median(width(logits)))) or 1.0 if len(logits) else 1.0
+    usual = (float(np.float16(np.median(width(logits)))) if len(logits) else 0.0) or 1.0
     temperatures, pits = np.zeros((BAND_SETS, FACTS)), np.tile(LEVELS, (BAND_SETS, 1))
     known, own = np.isfinite(redshift) & (redshift >= 0), with_sigma(facts, width(logits), usual)
     for code in range(BAND_SETS):
-        rows = (sets == code) & known
+        rows = known & (sets == code)
+        if rows.sum() < LEAST_ROWS:
+            # like the other sets that lack a band
+            rows = known & (sets < BAND_SETS - 1) & (code < BAND_SETS - 1)
         if rows.sum() < LEAST_ROWS:
             continue
         temperatures[code] = _temperature(logits[rows], soft_bins(redshift[rows]), own[rows])
@@ -99,10 +102,9 @@ def fit(logits: Values, redshift: Values, facts: Values, sets: npt.NDArray[np.in
     fitted = Fitted(temperatures, usual, pits)
     before, after = probabilities(logits[known]), calibrated(logits[known], facts[known], sets[known], fitted)
     told = {}
-    for when, pdf in ((" before", before), ("", after)):
-        places = pit(pdf, redshift[known])
-        told[f"coverage{when}"] = float(np.mean(np.abs(places - 0.5) <= 0.34)) if len(places) else float("nan")
-        told[f"CRPS{when}"] = float(np.mean(crps(pdf, redshift[known]))) if len(places) else float("nan")
+    for when, pdf in ((" before", before), ("", after)) if known.any() else ():
+        told[f"coverage{when}"] = float(np.mean(np.abs(pit(pdf, redshift[known]) - 0.5) <= 0.34))
+        told[f"CRPS{when}"] = float(np.mean(crps(pdf, redshift[known])))
     return fitted, told
 
 

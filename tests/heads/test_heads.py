@@ -131,7 +131,7 @@ def test_parameters_stay_in_their_range() -> None:
         assert ((low <= values) & (values <= high)).all()
         assert np.isfinite(np.asarray(columns[f"{item.column}_sigma"])).all()
     low, middle, high = (np.asarray(columns[f"z_mock{end}"]) for end in ("_lo", "", "_hi"))
-    assert ((0 <= low) & (low <= middle) & (middle <= high) & (high <= 2)).all()
+    assert ((low >= 0) & (low <= middle) & (middle <= high) & (high <= 2)).all()
     pdf = np.array([row.as_py() for row in columns["z_mock_pdf"]], np.float64)
     assert pdf.shape == (20, BINS) and pdf.sum(axis=1) == pytest.approx(1.0, abs=0.02)
 
