@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,12 @@ class Binning:
     def bins(self, values: Values) -> Iterator[tuple[str, Mask]]:
         """Names and members; a value that is not finite is in none."""
         ends = (-np.inf, *self.edges, np.inf)
-        for low, high in zip(ends[:-1], ends[1:], strict=True):
-            if np.isinf(low):
-                name = f"below {high:g}"
-            else:
-                name = f"{low:g} and above" if np.isinf(high) else f"{low:g} to {high:g}"
+        names = (
+            f"below {self.edges[0]:g}",
+            *(f"{low:g} to {high:g}" for low, high in pairwise(self.edges)),
+            f"{self.edges[-1]:g} and above",
+        )
+        for name, (low, high) in zip(names, pairwise(ends), strict=True):
             yield name, (values >= low) & (values < high)
 
 

@@ -6,6 +6,8 @@ so that few training steps go into learning what a sum over pixels tells.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -80,7 +82,7 @@ class Profile(nn.Module):
         super().__init__()
         grid = torch.arange(PADDED_SIZE, dtype=torch.float32) - PADDED_SIZE // 2
         radius = torch.sqrt(grid[:, None] ** 2 + grid[None, :] ** 2).reshape(-1)
-        inside = [(radius >= low) & (radius < high) for low, high in zip(RINGS[:-1], RINGS[1:], strict=True)]
+        inside = [(radius >= low) & (radius < high) for low, high in pairwise(RINGS)]
         self.register_buffer("rings", torch.stack(inside).float(), persistent=False)
         self.sorted = [_spread(torch.nonzero(part)[:, 0]) for part in inside]
 
