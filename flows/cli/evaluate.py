@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows.cli.common import emit, json_option, root_option, say, verb
+from flows.cli.parameters import parameters
 from flows.cli.realism import realism
 from galpipe.errors import BadData, ConfigurationError
 
@@ -21,6 +22,7 @@ def evaluate() -> None:
     """Figures that claims rest on."""
 
 
+evaluate.add_command(parameters)
 evaluate.add_command(realism)
 
 
