@@ -157,10 +157,10 @@ def perfect_maps(truth: Truth) -> tuple[np.ndarray, np.ndarray]:
     """Raw outputs that say exactly what the targets say."""
     targets = {name: value.numpy() for name, value in Detection.build(TINY).targets(truth).items()}
     wanted = targets["maps"][0]
-    maps = np.zeros((10, 80, 80), np.float32)
-    maps[0] = np.where(wanted[2] > 0, 5.0, -8.0)
+    maps = np.zeros((11, 80, 80), np.float32)
+    maps[0] = np.where(wanted[2] >= 1, 5.0, -8.0)
     maps[1:3], maps[3:7], maps[7] = wanted[3:5], wanted[5:9], np.where(wanted[9] > 0, 9.0, -9.0)
-    maps[8:] = np.nan_to_num(targets["pointers"][0])
+    maps[8:10] = np.nan_to_num(targets["pointers"][0])
     return maps, np.where(targets["foreground"][0] == 1, 9.0, -9.0).astype(np.float32)
 
 
