@@ -78,6 +78,11 @@ class Layout:
         """Models trained under this root: ``models/<model>/<version>/``."""
         return self.root / "models"
 
+    @property
+    def benchmark(self) -> Path:
+        """The drawn benchmark mock, with what was learned from it beside its packs."""
+        return self.root / "benchmark"
+
     def run_folder(self, run_id: str) -> Path:
         """Summary, settings and report of one run."""
         return self.root / "runs" / run_id
