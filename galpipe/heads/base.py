@@ -114,6 +114,8 @@ class Head(nn.Module, ABC):
     version: ClassVar[int] = 1
     needs_pixels: ClassVar[bool] = True
     """False when the stored embedding is all it needs, so that it can be re-done without stamps."""
+    calibrates_degraded: ClassVar[bool] = False
+    """True when `calibration` wants the answers to inputs degraded as `measure` gets them, whose truth is the restored image."""
 
     @classmethod
     @abstractmethod

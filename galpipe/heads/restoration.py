@@ -15,7 +15,8 @@ from torch.nn import functional
 from galpipe.columns import Column
 from galpipe.config import SOFTENING
 from galpipe.heads.base import Head, Outputs, RawOutputs, Score, StampContext, Truth
-from galpipe.lvm.encoder import Features, ModelSettings
+from galpipe.heads.sharpen import BRIGHTEST, CANDIDATES, FilterBank
+from galpipe.lvm.encoder import Features, ModelSettings, full_precision
 from galpipe.lvm.inputs import MODEL_BANDS, PADDED_SIZE, SHARPENING, float_column
 
 CENTRAL = 8
@@ -25,17 +26,48 @@ PEAK = 6.0
 """asinh units taken as the full scale of PSNR: 200 softenings, the core of a bright galaxy."""
 
 
+FLUX_SCALES = (4, 8, 16)
+"""Sides in pixels of the squares whose fluxes the loss compares."""
+
+START = (-2.0, -1.0, 2.0, 0.0, 0.0)
+"""Logits of the candidates' shares before anything is learned."""
+
+LEVELS = (0.68, 0.95)
+"""Shares of pixels that the stated intervals hold."""
+
+BRIGHTNESS = (0.25, 0.75, 1.5, 3.0)
+"""Edges in asinh units of the bins of brightness that have calibration factors of their own."""
+
+RATIOS = np.geomspace(1e-2, 1e2, 161)
+"""Edges of the bins in which calibration counts errors over predicted spreads."""
+
+
 class Restoration(Head):
-    """Mean and log standard deviation of every pixel in asinh units."""
+    """Mean and spread of every pixel in asinh units: a mixture of flux-keeping filters, chosen pixel by pixel, and what they miss."""
 
     name = "restoration"
+    version = 2
+    calibrates_degraded = True
+
+    factors: Tensor
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         bands = len(MODEL_BANDS)
+        self.bank = FilterBank()
         self.film = nn.Linear(1, settings.decoder)
         self.hidden = nn.Conv2d(settings.decoder, settings.decoder, 3, padding=1)
-        self.last = nn.Conv2d(settings.decoder, 4 * 3 * bands, 3, padding=1)
+        self.last = nn.Conv2d(settings.decoder, 8 * bands, 3, padding=1)
+        self.choice = nn.Conv2d(settings.decoder, CANDIDATES * bands, 1)
+        # training starts from the filtered images: unlearned additions would cost flux first
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.choice.weight)
+        with torch.no_grad():
+            self.choice.bias.copy_(torch.tensor(START).repeat_interleave(bands))
+        # half widths of a Laplace distribution's intervals, until `calibrate` has measured them
+        laplace = -torch.log(1 - torch.tensor(LEVELS))
+        shape = (len(LEVELS), 2, bands, len(BRIGHTNESS) + 1)
+        self.register_buffer("factors", laplace[:, None, None, None].expand(shape).clone())
 
     @classmethod
     def build(cls, settings: ModelSettings) -> Restoration:
@@ -48,8 +80,12 @@ class Restoration(Head):
         wanted = (features.inputs.sharpening - 1.0)[:, None] / (1.0 - SHARPENING)
         shifted = features.decoded + self.film(wanted)[:, :, None, None]
         hidden = shifted + functional.gelu(self.hidden(shifted))
-        added, share, log_sigma = functional.pixel_shuffle(self.last(hidden).float(), 2).chunk(3, dim=1)
-        restored = added + torch.sigmoid(share) * features.inputs.pixels
+        added, log_sigma = functional.pixel_shuffle(self.last(hidden).float(), 2).chunk(2, dim=1)
+        choice = self.choice(hidden).float()
+        with full_precision(choice):
+            choice = functional.interpolate(choice, scale_factor=2.0, mode="bilinear")
+            shares = torch.softmax(choice.unflatten(1, (CANDIDATES, len(MODEL_BANDS))), dim=1)
+            restored = added + (shares * self.bank(features.inputs)).sum(dim=1)
         return {"restored": restored, "log_sigma": (log_sigma - 1.0).clamp(-6.0, 3.0)}
 
     def targets(self, truth: Truth) -> Outputs:
@@ -57,11 +93,12 @@ class Restoration(Head):
         return {"clean": torch.from_numpy(truth.clean), "known": torch.from_numpy(truth.known[:, None].astype(np.float32))}
 
     def loss(self, outputs: Outputs, targets: Outputs) -> Tensor:
-        """Mean Laplace likelihood over the known pixels, plus the plain error so that faint structure keeps its weight."""
+        """Mean Laplace likelihood over the known pixels, the plain error so that faint structure keeps its weight, and the fluxes."""
         error = (outputs["restored"] - targets["clean"]).abs()
         likelihood = error * torch.exp(-outputs["log_sigma"]) + outputs["log_sigma"]
         weight = targets["known"].expand_as(error)
-        return ((0.25 * likelihood + error) * weight).sum() / weight.sum().clamp(min=1)
+        pixels = ((0.25 * likelihood + error) * weight).sum() / weight.sum().clamp(min=1)
+        return pixels + 0.2 * flux_error(outputs["restored"], targets["clean"], targets["known"])
 
     def columns(self) -> tuple[Column, ...]:
         """Figures about the restored image, which itself is not a column."""
@@ -133,6 +170,25 @@ class Restoration(Head):
             model, noisy = (float(np.mean(figures[name][gaps])) for name in ("restored_gap_error", "empty_gap_error"))
             scores.append(Score("mean error in gaps, asinh units", "", model, noisy, False, int(gaps.sum()), "empty sky"))
         return scores
+
+
+def flux_error(restored: Tensor, clean: Tensor, known: Tensor) -> Tensor:
+    """Mean error of the fluxes of squares: in units of the sky noise where they are faint, relative where they are bright.
+
+    Parameters
+    ----------
+    restored, clean : Tensor
+        Shape (N, 3, P, P), asinh units.
+    known : Tensor
+        Shape (N, 1, P, P).
+    """
+    total = restored.new_zeros(())
+    ours, true = (torch.sinh(item.clamp(-BRIGHTEST, BRIGHTEST)) * known for item in (restored, clean))
+    for side in FLUX_SCALES:
+        # the noise of a square's mean is that of a pixel over its side
+        ours_flux, true_flux = (torch.asinh(side * functional.avg_pool2d(item, side, side // 2)) for item in (ours, true))
+        total = total + (ours_flux - true_flux).abs().mean()
+    return total / len(FLUX_SCALES)
 
 
 def central_disk() -> npt.NDArray[np.bool_]:
