@@ -23,6 +23,7 @@ from galpipe.lvm.inputs import MARGIN, MODEL_BANDS, PADDED_SIZE, Inputs, conditi
 from galpipe.lvm.loop import LoopSettings, Progress, Task, train
 from galpipe.lvm.model import GalaxyModel
 from galpipe.lvm.pack import Pack
+from galpipe.lvm.ranks import rank, ranks
 from galpipe.lvm.realset import RealSet
 from galpipe.lvm.teacher import COMPONENTS, Lesson
 from galpipe.lvm.warp import moved, observed
@@ -112,7 +113,7 @@ def real_batches(real: RealSet, lesson: Lesson, batch: int, seed: int) -> Task[T
     def make(step: int) -> Taught:
         epoch, place = divmod(step, count // size)
         order = np.random.default_rng([seed, 31, epoch]).permutation(count)
-        rows = np.sort(order[place * size : (place + 1) * size])
+        rows = np.sort(order[place * size : (place + 1) * size])[rank() :: ranks()]
         inputs = views(real.pack, rows, np.random.default_rng([seed, 32, step]))
         arrays = (lesson.features[rows], wanted.values[rows], wanted.weights[rows])
         return Taught(inputs, *(torch.from_numpy(item) for item in arrays))

@@ -21,6 +21,7 @@ from galpipe.lvm.model import GalaxyModel, device_of, new_model
 from galpipe.lvm.pack import Pack, concatenate, read_pack
 from galpipe.lvm.predict import Predictor
 from galpipe.lvm.pretrain import pretrain
+from galpipe.lvm.ranks import first_rank_first, rank
 from galpipe.lvm.realset import RealSet, read_real, real_set, write_real
 from galpipe.lvm.teacher import Lesson, lessons, read_lesson, train_teacher, write_lesson
 from galpipe.lvm.weights import load_model, read_card, save_model, take_over
@@ -117,7 +118,8 @@ class Places:
         Folder with ``stamps/*.fits`` and ``labels/*.parquet``: their pixels teach the encoder, and labels where they may
         (`galpipe.lvm.realset`). None trains on the mock sky alone.
     start : Path, optional
-        Model folder to begin from, in the place of pre-training and the first loop; whatever fits is taken over.
+        Model folder to begin from, in the place of pre-training and the first loop; whatever fits is taken over. One without heads
+        takes the place of pre-training only.
     """
 
     work: Path
@@ -144,9 +146,10 @@ def train_model(settings: TrainSettings, places: Places, progress: Progress | No
     torch.set_num_threads(settings.threads)
     # stamps and checkpoints of one sky are not another's
     work = places.work / settings.sky
-    bricks = _bricks(settings, work, progress)
-    pack = read_packs(bricks["train"])
-    real = _real(settings, places.real, work)
+    with first_rank_first():
+        bricks = _bricks(settings, work, progress)
+        pack = read_packs(bricks["train"])
+        real = _real(settings, places.real, work)
     model = new_model(settings.model, settings.seed).to(device_of())
     history: dict[str, list[dict[str, float]]] = {}
     began = _begin(model, (settings, places.start), (pack, real), work, history, progress)
@@ -170,7 +173,7 @@ def train_model(settings: TrainSettings, places: Places, progress: Progress | No
         "sky_version": SKY_VERSION,
         "processor": torch.backends.cpu.get_cpu_capability(),
     }
-    return finish(settings, model, (pack, bricks), facts, places.out)
+    return places.out if rank() else finish(settings, model, (pack, bricks), facts, places.out)
 
 
 def _bricks(settings: TrainSettings, work: Path, progress: Progress | None) -> dict[str, list[Path]]:
@@ -213,6 +216,9 @@ def _begin(
     if start is not None:
         taken, new = take_over(model, start)
         card = read_card(start)
+        if not card["heads"]:
+            # an encoder of `galpipe train --unlabelled`: its heads are still to be taught
+            history["finetune"] = finetune(model, pack, settings.finetuning(), work, FIRST, progress)
         return f"{card['name']} {card['version']} ({card['sha256'][:16]}): {taken} tensors taken over, {new} new"
     bare = Pack(pack.image, pack.mask, _conditions_only(pack))
     everything = concatenate([bare, real.pack]) if real else bare
@@ -230,8 +236,9 @@ def _lesson(
     name = "-without-".join(("lesson", *(name for name in settings.without.split(",") if name)))
     place = work / name
     teacher, history["teacher"] = train_teacher(real.pictures, real.answers, settings.teaching(), work / f"{name}-teacher", progress)
-    if not place.exists():
-        write_lesson(place, lessons(teacher.eval(), real.pictures, progress))
+    with first_rank_first():
+        if not place.exists():
+            write_lesson(place, lessons(teacher.eval(), real.pictures, progress))
     return read_lesson(place)
 
 

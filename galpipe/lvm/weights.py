@@ -68,7 +68,7 @@ def save_model(folder: Path, model: GalaxyModel, card: dict[str, Any], text: str
     str
         The model's hash.
     """
-    tensors = {name: _half(value).contiguous().cpu() for name, value in model.state_dict().items()}
+    tensors = {name: _stored(name, value).contiguous().cpu() for name, value in model.state_dict().items()}
     with replace_folder(folder) as aside:
         save_file(tensors, aside / WEIGHTS_FILE)
         # safetensors writes for the owner only
@@ -81,8 +81,10 @@ def save_model(folder: Path, model: GalaxyModel, card: dict[str, Any], text: str
     return digest[:16]
 
 
-def _half(value: torch.Tensor) -> torch.Tensor:
-    return value.detach().to(torch.float16) if value.is_floating_point() else value.detach()
+def _stored(name: str, value: torch.Tensor) -> torch.Tensor:
+    # a batch norm's running variance may be beyond float16
+    halved = value.is_floating_point() and not name.endswith(("running_mean", "running_var"))
+    return value.detach().to(torch.float16) if halved else value.detach()
 
 
 def take_over(model: GalaxyModel, folder: Path) -> tuple[int, int]:
