@@ -108,3 +108,32 @@ def show_command(model: str, root: Path, as_json: bool) -> None:
 
     folder = model_folder(model, root / "models")
     emit({"status": "ok", "counts": {}, "failures": [], "card": read_card(folder)}, as_json, (folder / TEXT_FILE).read_text())
+
+
+@models.command("extend")
+@click.argument("model", default="shipped")
+@click.option("--heads", default="domain,lens", show_default=True, help="Heads to add, or to learn anew.")
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the weights.")
+@click.option("--work", type=click.Path(path_type=Path, file_okay=False), help="The training stamps [default: ROOT/training].")
+@root_option
+@json_option
+@verb
+def extend_command(model: str, heads: str, out: Path, work: Path | None, root: Path, as_json: bool) -> None:
+    """Give a trained model heads that learn from its frozen encoder; its other answers stay as they are."""
+    from galpipe.lvm.frozen import extend_model
+    from galpipe.lvm.registry import model_folder
+    from galpipe.lvm.weights import model_hash, read_card
+
+    names = [name.strip() for name in heads.split(",") if name.strip()]
+    with ProgressBoard({"extend": 1}) as board:
+        extend_model(
+            model_folder(model, root / "models"),
+            names,
+            (work or root / "training").absolute(),
+            out.absolute(),
+            lambda what, done, total: board.phase(what, done, total),
+        )
+    facts = read_card(out)["training"]["frozen"]
+    result = {"status": "ok", "counts": {}, "failures": [], "model": out, "model_hash": model_hash(out), "facts": facts}
+    lines = [f"{step} {head}: {told}" for step, by_head in facts.items() for head, told in by_head.items()]
+    emit(result, as_json, "\n".join([f"model {model_hash(out)}: {out}", *lines]))

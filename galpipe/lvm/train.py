@@ -13,6 +13,7 @@ from galpipe.lvm.card import card_text
 from galpipe.lvm.encoder import ModelSettings
 from galpipe.lvm.evaluate import evaluate
 from galpipe.lvm.finetune import FIRST, SECOND, finetune
+from galpipe.lvm.frozen import HELD_SEED_OFFSET, fit_frozen
 from galpipe.lvm.loop import LoopSettings, Progress
 from galpipe.lvm.mocksky import mock_packs, read_packs, real_pack, training_specs
 from galpipe.lvm.model import GalaxyModel, device_of, new_model
@@ -21,10 +22,6 @@ from galpipe.lvm.predict import Predictor
 from galpipe.lvm.pretrain import pretrain
 from galpipe.lvm.weights import load_model, save_model
 from galpipe.mock.spec import SKY_VERSION
-
-HELD_SEED_OFFSET = 8000
-"""Held-out bricks have seeds this far from the training bricks', and so other places and skies."""
-
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -150,6 +147,7 @@ def _conditions_only(pack: Pack) -> Any:
 def finish(settings: TrainSettings, model: GalaxyModel, data: tuple[Pack, list[Path]], facts: dict[str, Any], out: Path) -> Path:
     """Write the weights, score what was written (float16 as stored), and write the card with the scores."""
     training, held = data
+    facts = facts | {"frozen": {"learned": fit_frozen(model, training.stamps(), settings.seed)}}
     card: dict[str, Any] = {"name": settings.name, "version": settings.version, "training": {"settings": asdict(settings)} | facts}
     save_model(out, model, card, "")
     loaded = load_model(out)

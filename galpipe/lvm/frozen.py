@@ -1,0 +1,163 @@
+"""After the last training step: heads that learn from the finished encoder, calibration on held-out stamps, and new heads for old weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from galpipe.errors import BadData, ConfigurationError
+from galpipe.heads.base import Frozen
+from galpipe.lvm.card import card_text
+from galpipe.lvm.data import load_truth
+from galpipe.lvm.encoder import Features
+from galpipe.lvm.evaluate import evaluate
+from galpipe.lvm.inputs import MODEL_BANDS, Inputs
+from galpipe.lvm.mocksky import Progress, mock_packs, training_specs
+from galpipe.lvm.model import GalaxyModel, device_of, new_model
+from galpipe.lvm.pack import Pack, concatenate, read_pack
+from galpipe.lvm.predict import Predictor
+from galpipe.lvm.weights import load_model, save_model
+from galpipe.stamps.stampset import StampSet
+
+HELD_SEED_OFFSET = 8000
+"""Held-out bricks have seeds this far from the training bricks', and so other places and skies."""
+
+BATCH = 32
+
+Gathered = dict[str, npt.NDArray[np.float64]]
+
+
+def fit_frozen(model: GalaxyModel, stamps: StampSet, seed: int, names: Sequence[str] = ()) -> dict[str, dict[str, float]]:
+    """Let heads learn from the finished encoder.
+
+    Parameters
+    ----------
+    model : GalaxyModel
+    stamps : StampSet
+        The training stamps with their truth's columns.
+    seed : int
+    names : sequence of str
+        Heads; empty for all.
+
+    Returns
+    -------
+    dict
+        Per head what it measured, for the card.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+
+    def encode(inputs: Inputs) -> Features:
+        with torch.inference_mode():
+            features: Features = model.encoder(inputs.to(device))
+        return features
+
+    facts = {}
+    for head in model.head_list():
+        if not names or head.name in names:
+            facts[head.name] = head.fit_frozen(Frozen(encode, stamps, seed))
+    return {name: told for name, told in facts.items() if told}
+
+
+def calibrate(predictor: Predictor, packs: Sequence[Pack], names: Sequence[str] = ()) -> dict[str, dict[str, float]]:
+    """Calibrate heads on stamps that trained nothing: with every band, and again with one or two taken away.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    packs : sequence of Pack
+        With truth.
+    names : sequence of str
+        Heads; empty for all.
+
+    Returns
+    -------
+    dict
+        Per head what it measured, for the card.
+    """
+    heads = [head for head in predictor.model.head_list() if not names or head.name in names]
+    gathered: dict[str, list[Gathered]] = {head.name: [] for head in heads}
+    for pack, rows, stamps in _held_batches(packs):
+        raw, truth = predictor.raw(stamps, BATCH), load_truth(pack, rows)
+        for head in heads:
+            gathered[head.name].append(head.calibration(raw.heads[head.name], truth, raw.context))
+    facts = {}
+    for head in heads:
+        parts = gathered[head.name]
+        keys = parts[0].keys() if parts else ()
+        facts[head.name] = head.calibrate({key: np.concatenate([part[key] for part in parts]) for key in keys})
+    return {name: told for name, told in facts.items() if told}
+
+
+def _held_batches(packs: Sequence[Pack]) -> Iterator[tuple[Pack, npt.NDArray[np.int64], StampSet]]:
+    bands = range(len(MODEL_BANDS))
+    for lost in ((), *combinations(bands, 1), *combinations(bands, 2)):
+        bits = np.uint8(sum(1 << band for band in lost))
+        for pack in packs:
+            stamps = pack.stamps()
+            for first in range(0, len(pack), BATCH):
+                rows = np.arange(first, min(first + BATCH, len(pack)))
+                some = stamps.take(rows)
+                yield pack, rows, replace(some, mask=some.mask | bits)
+
+
+def extend_model(source: Path, names: Sequence[str], work: Path, out: Path, progress: Progress | None = None) -> Path:
+    """Give a trained model heads that learn from its frozen encoder; nothing else of it changes.
+
+    Parameters
+    ----------
+    source : Path
+        A model's folder.
+    names : sequence of str
+        Heads to add, or to learn anew where the model has them.
+    work : Path
+        Where the training stamps are (as `galpipe.lvm.train.train_model` left them) or will be.
+    out : Path
+        The model folder to write.
+    progress : callable, optional
+
+    Raises
+    ------
+    ConfigurationError
+        If the model's card does not say what it was trained on.
+    """
+    loaded = load_model(source)
+    try:
+        told = loaded.card["training"]["settings"]
+        sky, seed, sky_seed, bricks, held_bricks = (told[key] for key in ("sky", "seed", "sky_seed", "bricks", "held_bricks"))
+    except KeyError as error:
+        raise ConfigurationError("a card that says what the model was trained on", f"none of {error}", file=str(source)) from error
+    place = (work if sky == "plain" else work / sky) / "packs"
+    held = mock_packs(training_specs(held_bricks, sky_seed + HELD_SEED_OFFSET, sky), place / "held", progress)
+    training = mock_packs(training_specs(bricks, sky_seed, sky), place / "train", progress)
+    model = _with_heads(loaded.model, names, seed).to(device_of())
+    stamps = concatenate([_without_truth(read_pack(path)) for path in training]).stamps()
+    facts: dict[str, Any] = {"learned": fit_frozen(model, stamps, seed, names)}
+    predictor = Predictor(model, loaded.card, loaded.model_hash, device_of())
+    facts["calibrated"] = calibrate(predictor, [read_pack(path) for path in held], names)
+    card = {key: value for key, value in loaded.card.items() if key not in ("format", "settings", "heads", "sha256")}
+    card["training"] = card["training"] | {"frozen": facts}
+    card["scores"] = {path.name: evaluate(predictor, read_pack(path), stamps.sources) for path in held}
+    save_model(out, model, card, card_text(card, model.settings))
+    return out
+
+
+def _without_truth(pack: Pack) -> Pack:
+    return Pack(pack.image, pack.mask, pack.sources)
+
+
+def _with_heads(old: GalaxyModel, names: Sequence[str], seed: int) -> GalaxyModel:
+    heads = (*old.settings.heads, *(name for name in names if name not in old.settings.heads))
+    model = new_model(replace(old.settings, heads=heads), seed)
+    report = model.load_state_dict(old.state_dict(), strict=False)
+    foreign = [key for key in report.missing_keys if not key.startswith(tuple(f"heads.{name}_head." for name in names))]
+    if foreign or report.unexpected_keys:
+        raise BadData("weights that lack nothing but the new heads", f"{foreign[:5]} {report.unexpected_keys[:5]}")
+    return model.eval()
