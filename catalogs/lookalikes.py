@@ -24,7 +24,7 @@ from galpipe.commit import remove_folder, replace_folder
 from galpipe.errors import BadData, ConfigurationError
 from galpipe.layout import Layout
 from galpipe.select.anomaly import NEIGHBOURS, outlier_score, percentiles
-from galpipe.select.neighbours import PART_ROWS, EMPTY, Found, Space, build_index, search_exact, search_index
+from galpipe.select.neighbours import EMPTY, PART_ROWS, Found, Space, build_index, search_exact, search_index
 
 FACTS, MEAN, OUTLIERS = "index.json", "mean.npy", "outliers.parquet"
 
@@ -185,7 +185,9 @@ class Search:
             table = table.filter(table["embedding"].is_valid())
             if table.num_rows:
                 return _vectors(table["embedding"], path)[:1]
-        raise ConfigurationError(f"a row {identifier} with an embedding in version v{self.version.number}", "none", file=str(self.version.folder))
+        raise ConfigurationError(
+            f"a row {identifier} with an embedding in version v{self.version.number}", "none", file=str(self.version.folder)
+        )
 
     def like(self, query: FloatArray, n: int, *, exact: bool = False, without: int | None = None) -> pa.Table:
         """Look-alikes of one embedding with their places on the sky, nearest first.
@@ -326,4 +328,3 @@ def _write_outliers(version: Version, path: Path, index: tuple[list[Path], Space
     whole = whole.append_column("outlier_percentile", pa.array(percentiles(score).astype(np.float32), from_pandas=True))
     pq.write_table(whole, path, **PARQUET)
     return whole.num_rows
-

@@ -71,7 +71,9 @@ BENCHES = {
     "books": Bench("flows.bench.books", "sources lost or doubled over nine mock bricks across RA 0 and north and south, with hard cases"),
     "planning": Bench("flows.bench.planning", "time and memory to plan a rerun of a release of 366,898 bricks against a full ledger"),
     "memory": Bench("flows.bench.memory", "most memory of a worker that cuts and predicts a brick of 20,000 sources"),
-    "similar": Bench("flows.bench.similar", "time of a look-alike search through every vector over one by the index, and the index's recall"),
+    "similar": Bench(
+        "flows.bench.similar", "time of a look-alike search through every vector over one by the index, and the index's recall"
+    ),
     "overhead": Bench("flows.bench.overhead", "wall time of the catalog stage of a brick over that of the bare model"),
 }
 

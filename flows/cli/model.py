@@ -115,20 +115,21 @@ def show_command(model: str, root: Path, as_json: bool) -> None:
 @click.option("--heads", default="domain,lens", show_default=True, help="Heads to add, or to learn anew.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the weights.")
 @click.option("--work", type=click.Path(path_type=Path, file_okay=False), help="The training stamps [default: ROOT/training].")
+@click.option("--most", default=0, help="Training and held-out stamps used at most; 0 for all.")
 @root_option
 @json_option
 @verb
-def extend_command(model: str, heads: str, out: Path, work: Path | None, root: Path, as_json: bool) -> None:
+def extend_command(model: str, heads: str, out: Path, work: Path | None, most: int, root: Path, as_json: bool) -> None:
     """Give a trained model heads that learn from its frozen encoder; its other answers stay as they are."""
-    from galpipe.lvm.frozen import extend_model
+    from galpipe.lvm.frozen import Extension, extend_model
     from galpipe.lvm.registry import model_folder
     from galpipe.lvm.weights import model_hash, read_card
 
-    names = [name.strip() for name in heads.split(",") if name.strip()]
+    names = tuple(name.strip() for name in heads.split(",") if name.strip())
     with ProgressBoard({"extend": 1}) as board:
         extend_model(
             model_folder(model, root / "models"),
-            names,
+            Extension(names, most),
             (work or root / "training").absolute(),
             out.absolute(),
             lambda what, done, total: board.phase(what, done, total),

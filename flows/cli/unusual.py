@@ -1,7 +1,8 @@
-"""The verbs about unusual objects: similar, outliers."""
+"""The verbs about unusual objects: similar, outliers, evaluate unusual."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from catalogs.lookalikes import FloatArray, Search, Version
 
 version_option = click.option("--as-of", "version", type=int, help="A published version (default: the current one).")
-out_option = click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the rows to .parquet .fits .csv .vot .json too.")
+out_option = click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the rows to .parquet .fits .csv .vot .json too."
+)
 pictures_option = click.option("--pictures", type=click.Path(path_type=Path, dir_okay=False), help="Write a PNG of their stamps.")
 
 
@@ -131,9 +134,68 @@ def _finish(table: pa.Table, result: dict[str, Any], what: tuple[Version, Path |
         result |= {"pictures": str(pictures), "counts": {"rows": len(rows), "pictures": drawn}}
     # ids are wider than what JSON readers keep exact, also where this one happens not to be
     listed = [row | {"source_id": str(row["source_id"])} for row in rows]
-    lines = [f"{row['source_id']:>20}  {_degrees(row['ra'])}  {_degrees(row['dec'])}  {row[figure]:.4f}  {row['brickname']}" for row in rows]
+    lines = [
+        f"{row['source_id']:>20}  {_degrees(row['ra'])}  {_degrees(row['dec'])}  {row[figure]:.4f}  {row['brickname']}" for row in rows
+    ]
     emit(result | {"rows": listed}, as_json, "\n".join(lines) or "no other galaxy")
 
 
 def _degrees(value: float | None) -> str:
     return " " * 10 if value is None else f"{value:10.5f}"
+
+
+@click.command()
+@click.option(
+    "--held",
+    required=True,
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Packs of held-out mock stamps, or a folder of them.",
+)
+@click.option("--real", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder with stamps/, labels/ and lens/.")
+@click.option("--count", default=400, show_default=True, type=click.IntRange(50), help="Held-out stamps.")
+@click.option("--seed", default=1, show_default=True)
+@click.option("--model", default="shipped", show_default=True, help="Model by name or folder.")
+@root_option
+@json_option
+@verb
+def unusual(held: tuple[Path, ...], real: Path | None, count: int, seed: int, model: str, root: Path, as_json: bool) -> None:
+    """What is out of domain, what is a lens, what is an outlier: how well each is told, on held-out mock stamps and real ones.
+
+    Packs are what `galpipe train` leaves under WORK/packs/held (WORK/survey/packs/held for the survey-like sky).
+    """
+    from galpipe.evaluate.unusual import domain_figures, held_stamps, lens_figures, outlier_figures
+    from galpipe.lvm.frozen import only_heads
+    from galpipe.lvm.model import device_of
+    from galpipe.lvm.predict import Predictor
+    from galpipe.lvm.registry import model_folder
+    from galpipe.lvm.weights import load_model
+
+    packs = [path for folder in held for path in ([folder] if (folder / "image.npy").exists() else sorted(folder.iterdir()))]
+    loaded = load_model(model_folder(model, root / "models"))
+    heads = [name for name in ("domain", "lens") if name in loaded.model.settings.heads]
+    predictor = Predictor(only_heads(loaded.model, heads), loaded.card, loaded.model_hash, device_of())
+    stamps = held_stamps(packs, count, seed)
+    result: dict[str, Any] = {"status": "ok", "counts": {"stamps": len(stamps)}, "failures": [], "model_hash": predictor.model_hash}
+    result["outliers"] = outlier_figures(predictor, stamps, seed)
+    if "domain" in heads:
+        result["domain"] = [asdict(item) for item in domain_figures(predictor, stamps, real, seed)]
+    if "lens" in heads:
+        result["lens"] = lens_figures(predictor, stamps, real, seed)
+    emit(result, as_json, _text(result))
+
+
+def _text(result: dict[str, Any]) -> str:
+    lines = [f"model {result['model_hash']}, {result['counts']['stamps']} held-out mock stamps"]
+    for item in result.get("domain", []):
+        told = f"AUC {item['auc']:.3f}  median {item['median']:.2f}  above 0.95 {item['flagged']:.2f}"
+        lines.append(f"domain   {told}  {item['what']} ({item['count']}) beside {item['beside']}")
+    lens = result.get("lens", {})
+    lines += [f"lens     AUC {area:.3f}  {lens['drawn_lenses']} drawn lenses beside {what}" for what, area in lens.get("auc", {}).items()]
+    lines += [f"lens     recall {item['recall']:.2f}  purity {item['purity']:.3f} at 1 in 1000" for item in lens.get("purity", [])]
+    for item in lens.get("real", {}).get("lenses", []):
+        lines.append(f"lens     {item['file']}: score {item['score']:.2f}, {item['above_mock']:.3f} of mock galaxies above")
+    for item in result["outliers"]:
+        told = f"recall {item['recall']:.2f} (chance {item['chance_recall']:.2f})"
+        lines.append(f"outliers {item['kind']}: {told} within {item['looks']} looks of {item['of']}")
+    return "\n".join(lines)

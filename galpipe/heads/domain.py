@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from galpipe.columns import Column
 from galpipe.heads.base import Frozen, Head, Outputs, RawOutputs, Score, StampContext, Truth
@@ -190,7 +190,7 @@ class Domain(Head):
 
     def columns(self) -> tuple[Column, ...]:
         """The share, and the distance that still tells apart what lies beyond every training stamp."""
-        share = "Share of in-domain (mock) stamps that lie nearer to the training stamps than this one; near 1: do not trust the model's answers"
+        share = "Share of mock stamps like the training ones that lie nearer to them; near 1: do not trust the model's answers"
         far = "Distance from the training stamps, about 1 for a usual one"
         return (
             Column("out_of_domain", pa.float32(), "", share, 2e-2, "mock only"),
@@ -223,4 +223,3 @@ def without_conditions(inputs: Inputs, known: Tensor) -> Inputs:
     bands = len(MODEL_BANDS)
     told[~known, bands : told.shape[1] - 1] = 0.0
     return Inputs(inputs.pixels, inputs.valid, told, inputs.sharpening)
-

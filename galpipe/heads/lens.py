@@ -214,7 +214,11 @@ def examples(frozen: Frozen, rng: np.random.Generator) -> tuple[Tensor, npt.NDAr
     parts: list[Tensor] = []
     for first in range(0, len(hosts), ENCODED):
         some = frozen.stamps.take(hosts[first : first + ENCODED])
-        parts += [_encoded(frozen, inject(some, rng).stamps), _encoded(frozen, some), _encoded(frozen, inject(some, rng, lensed=False).stamps)]
+        parts += [
+            _encoded(frozen, inject(some, rng).stamps),
+            _encoded(frozen, some),
+            _encoded(frozen, inject(some, rng, lensed=False).stamps),
+        ]
     groups = [np.tile(hosts[first : first + ENCODED], 3) for first in range(0, len(hosts), ENCODED)]
     labels = [np.repeat([True, False, False], len(hosts[first : first + ENCODED])) for first in range(0, len(hosts), ENCODED)]
     for first in range(0, len(others), ENCODED):

@@ -57,7 +57,7 @@ class ModelSettings:
     stem: int = 24
     decoder: int = 24
     embedding: int = 192
-    heads: tuple[str, ...] = ("morphology", "parameters", "detection", "restoration")
+    heads: tuple[str, ...] = ("morphology", "parameters", "detection", "restoration", "domain")
 
     def __post_init__(self) -> None:
         if len(self.depths) != 4 or len(self.attention_heads) != 4:

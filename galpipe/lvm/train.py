@@ -23,6 +23,7 @@ from galpipe.lvm.pretrain import pretrain
 from galpipe.lvm.weights import load_model, save_model
 from galpipe.mock.spec import SKY_VERSION
 
+
 @dataclass(frozen=True)
 class TrainSettings:
     """Everything that the weights depend on, besides the real stamps.

@@ -111,7 +111,7 @@ def sersic_norm(radius: float, n: float, b: float, axis_ratio: float) -> float:
 
 
 def draw_deflector(rng: np.random.Generator, pa: float) -> Deflector:
-    """An early type's mass: Einstein radii of group and galaxy lenses that ground-based seeing resolves, aligned with the light within 15 deg."""
+    """An early type's mass: an Einstein radius that seeing from the ground resolves, aligned with the light within 15 deg."""
     einstein = float(np.clip(rng.lognormal(np.log(1.4), 0.35), 0.8, 3.5))
     return Deflector(einstein, float(rng.uniform(0.55, 0.95)), pa + 15 * float(rng.standard_normal()))
 
