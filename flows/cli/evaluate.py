@@ -11,6 +11,7 @@ import click
 from flows.cli.common import emit, json_option, root_option, say, verb
 from flows.cli.parameters import parameters
 from flows.cli.realism import realism
+from flows.cli.unusual import unusual
 from galpipe.errors import BadData, ConfigurationError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def evaluate() -> None:
 
 evaluate.add_command(parameters)
 evaluate.add_command(realism)
+evaluate.add_command(unusual)
 
 
 @evaluate.command("jpeg")

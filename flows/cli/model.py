@@ -184,3 +184,33 @@ def cost_command(
         ]
     lines.append(f"assumed: {stamps:,} stamps, {epochs} epochs, {utilization:.0%} of the peak rate, a loader that keeps up")
     emit({"status": "ok", "counts": {"models": len(rows)}, "failures": [], "models": rows}, as_json, "\n".join(lines))
+
+
+@models.command("extend")
+@click.argument("model", default="shipped")
+@click.option("--heads", default="domain,lens", show_default=True, help="Heads to add, or to learn anew.")
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the weights.")
+@click.option("--work", type=click.Path(path_type=Path, file_okay=False), help="The training stamps [default: ROOT/training].")
+@click.option("--most", default=0, help="Training and held-out stamps used at most; 0 for all.")
+@root_option
+@json_option
+@verb
+def extend_command(model: str, heads: str, out: Path, work: Path | None, most: int, root: Path, as_json: bool) -> None:
+    """Give a trained model heads that learn from its frozen encoder; its other answers stay as they are."""
+    from galpipe.lvm.frozen import Extension, extend_model
+    from galpipe.lvm.registry import model_folder
+    from galpipe.lvm.weights import model_hash, read_card
+
+    names = tuple(name.strip() for name in heads.split(",") if name.strip())
+    with ProgressBoard({"extend": 1}) as board:
+        extend_model(
+            model_folder(model, root / "models"),
+            Extension(names, most),
+            (work or root / "training").absolute(),
+            out.absolute(),
+            lambda what, done, total: board.phase(what, done, total),
+        )
+    facts = read_card(out)["training"]["frozen"]
+    result = {"status": "ok", "counts": {}, "failures": [], "model": out, "model_hash": model_hash(out), "facts": facts}
+    lines = [f"{step} {head}: {told}" for step, by_head in facts.items() for head, told in by_head.items()]
+    emit(result, as_json, "\n".join([f"model {model_hash(out)}: {out}", *lines]))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from galpipe.config import SOFTENING
+from galpipe.galaxyzoo import ANSWERS
+from galpipe.heads.morphology import Morphology
 from galpipe.labels.answers import BINARY, SIZE, HumanAnswers, answer_loss, places
 from galpipe.lvm.data import load_pixels
 from galpipe.lvm.encoder import Features
@@ -37,6 +40,9 @@ HUMAN = 0.7
 FEATURES = 1.0
 """Weight of the teacher's features beside the answers."""
 
+VOTES = 0.5
+"""Weight of people's votes through the morphology head."""
+
 
 class Student(nn.Module):
     """A model with the two linear layers that it is taught through; they are thrown away afterwards."""
@@ -49,21 +55,23 @@ class Student(nn.Module):
             self.features = nn.Linear(model.settings.embedding, COMPONENTS)
             self.answers = nn.Linear(model.settings.embedding, SIZE)
 
-    def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Features (N, `COMPONENTS`) and logits (N, `SIZE`)."""
+    def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor, Features]:
+        """Features (N, `COMPONENTS`) and logits (N, `SIZE`), and what the encoder saw."""
         seen: Features = self.model.encoder(inputs)
         embedding = seen.embedding.float()
-        return self.features(embedding), self.answers(embedding)
+        return self.features(embedding), self.answers(embedding), seen
 
 
 @dataclass(frozen=True)
 class Taught:
-    """A batch of views and what is to be learned of them."""
+    """A batch of views and what is to be learned of them; votes and groups as `galpipe.labels.mapping` has them."""
 
     inputs: Inputs
     features: Tensor
     values: Tensor
     weights: Tensor
+    votes: Tensor
+    groups: Tensor
 
 
 def targets(real: RealSet, lesson: Lesson) -> HumanAnswers:
@@ -107,6 +115,7 @@ def views(pack: Pack, rows: NDArray[np.int64], rng: np.random.Generator) -> Inpu
 def real_batches(real: RealSet, lesson: Lesson, batch: int, seed: int) -> Task[Taught]:
     """Batches of `distill`, without a loss: see `taught_loss`."""
     wanted = targets(real, lesson)
+    votes, groups = tree_votes(real)
     count = len(real.pack)
     size = min(batch, count)
 
@@ -115,20 +124,37 @@ def real_batches(real: RealSet, lesson: Lesson, batch: int, seed: int) -> Task[T
         order = np.random.default_rng([seed, 31, epoch]).permutation(count)
         rows = np.sort(order[place * size : (place + 1) * size])[rank() :: ranks()]
         inputs = views(real.pack, rows, np.random.default_rng([seed, 32, step]))
-        arrays = (lesson.features[rows], wanted.values[rows], wanted.weights[rows])
+        arrays = (lesson.features[rows], wanted.values[rows], wanted.weights[rows], votes[rows], groups[rows])
         return Taught(inputs, *(torch.from_numpy(item) for item in arrays))
 
     return Task("distill", make, lambda content: {})
 
 
-def taught_loss(student: Student, content: Taught) -> dict[str, Tensor]:
-    """Loss terms of a batch of views."""
+def tree_votes(real: RealSet) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """People's votes in the tree of Galaxy Zoo DECaLS and the groups of answers that they do not tell apart, both (N, 34)."""
+    count = len(real.pack)
+    votes = np.zeros((count, len(ANSWERS)), np.float32)
+    groups = np.tile(np.arange(len(ANSWERS)), (count, 1))
+    for mapped, rows in zip(real.votes, real.voted, strict=True):
+        votes[rows], groups[rows] = mapped.counts, mapped.leaders
+    return votes, groups
+
+
+def taught_loss(student: Student, content: Taught, voters: bool = False) -> dict[str, Tensor]:
+    """Loss terms of a batch of views; with ``voters``, also of the morphology head on people's votes."""
     device = next(student.parameters()).device
+    morphology: dict[str, Tensor] = {}
     with torch.autocast(device.type, torch.bfloat16):
-        features, logits = student(content.inputs.to(device))
+        features, logits, seen = student(content.inputs.to(device))
+        if voters:
+            morphology = student.model.head("morphology")(seen)
     close = functional.smooth_l1_loss(features.float(), content.features.to(device))
     said = answer_loss(logits.float(), content.values.to(device), content.weights.to(device))
-    return {"teacher": FEATURES * close, "answers": 0.3 * said}
+    terms = {"teacher": FEATURES * close, "answers": 0.3 * said}
+    if voters:
+        targets = {"votes": content.votes.to(device), "groups": content.groups.to(device)}
+        terms["votes"] = VOTES * student.model.head("morphology").loss(morphology, targets)
+    return terms
 
 
 def distill(
@@ -167,11 +193,16 @@ def joint(
     pack, real, share = data
     mock = multi_task(student.model, pack, settings, phase)
     batches = real_batches(*real, share, settings.seed)
+    voters = "morphology" in student.model.settings.heads
+    if voters:
+        morphology = cast(Morphology, student.model.head("morphology"))
+        for mapped in real[0].votes:
+            morphology.learned_from(mapped)
 
     def batch(step: int) -> tuple[Labelled, Taught]:
         return mock.batch(step), batches.batch(step)
 
     def loss(content: tuple[Labelled, Taught]) -> dict[str, Tensor]:
-        return mock.loss(content[0]) | taught_loss(student, content[1])
+        return mock.loss(content[0]) | taught_loss(student, content[1], voters)
 
     return train(student, Task(phase.name, batch, loss), settings, folder, progress)

@@ -65,7 +65,7 @@ class ModelSettings:
     stem: int = 24
     decoder: int = 24
     embedding: int = 192
-    heads: tuple[str, ...] = ("morphology", "parameters", "detection", "restoration")
+    heads: tuple[str, ...] = ("morphology", "parameters", "detection", "restoration", "domain")
     encoder: str = ""
     drop_path: float = 0.0
     pyramid: int = 96

@@ -14,6 +14,7 @@ from galpipe.errors import BadData
 from galpipe.labels.answers import MEASURED, TRAINING, HumanAnswers, human_answers, nothing
 from galpipe.labels.groups import group_rows
 from galpipe.labels.labelset import LabelSet, open_labels
+from galpipe.labels.mapping import MappedVotes, mapped_votes
 from galpipe.lvm.pack import Pack, concatenate, pack_stamps, read_pack, write_pack
 from galpipe.stamps.external import read_stamps
 from galpipe.stamps.pictures import resize
@@ -36,6 +37,10 @@ class RealSet:
         Without truth.
     pictures : ndarray of uint8, shape (N, 3, `PICTURE`, `PICTURE`)
     answers : HumanAnswers
+    votes : tuple of MappedVotes
+        The same people's answers in the tree of Galaxy Zoo DECaLS, one entry per set that has any.
+    voted : tuple of ndarray of int64
+        Rows that each entry of ``votes`` is about.
     sets : dict
         Galaxies and answered galaxies of each set, for the card.
     """
@@ -43,6 +48,8 @@ class RealSet:
     pack: Pack
     pictures: NDArray[np.uint8]
     answers: HumanAnswers
+    votes: tuple[MappedVotes, ...]
+    voted: tuple[NDArray[np.int64], ...]
     sets: dict[str, dict[str, int]]
 
 
@@ -64,21 +71,29 @@ def real_set(folder: Path, without: tuple[str, ...] = ()) -> RealSet | None:
     """
     parts = [_of_stamps(item) for item in read_stamps(sorted((folder / "stamps").glob("*.fits"))) if isinstance(item, StampSet)]
     facts = {"stamps": {"galaxies": sum(len(part[0]) for part in parts), "answered": 0}} if parts else {}
+    votes: list[MappedVotes] = []
+    voted: list[NDArray[np.int64]] = []
     labels = [open_labels(path) for path in sorted((folder / "labels").glob("*.parquet"))]
     allowed = _allowed(labels)
     for found, free in zip(labels, allowed, strict=True):
         name = found.kind.name if found.kind is not None else found.path.stem
         part = _of_labels(found, name, free if name not in without else np.zeros(len(found), bool))
+        told = part[2].weights.sum(axis=1) > 0
+        if told.any():
+            voted.append(sum(len(item[0]) for item in parts) + np.flatnonzero(told))
+            votes.append(mapped_votes(name, found.table).take(part[3][told]))
         parts.append(part)
-        answered = int((part[2].weights.sum(axis=1) > 0).sum())
+        answered = int(told.sum())
         facts[found.path.stem] = {"galaxies": len(part[0]), "answered": answered}
     if not parts:
         return None
     answers = HumanAnswers(*(np.concatenate([getattr(part[2], name) for part in parts]) for name in ("values", "weights")))
-    return RealSet(concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]), answers, facts)
+    pack, pictures = concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+    return RealSet(pack, pictures, answers, tuple(votes), tuple(voted), facts)
 
 
-_Part = tuple[Pack, NDArray[np.uint8], HumanAnswers]
+_Part = tuple[Pack, NDArray[np.uint8], HumanAnswers, NDArray[np.int64]]
+"""Stamps, pictures, answers, and their rows in the set."""
 
 
 def _allowed(labels: list[LabelSet]) -> list[NDArray[np.bool_]]:
@@ -102,7 +117,7 @@ def _bare(pack: Pack) -> Pack:
 
 def _of_stamps(stamps: StampSet) -> _Part:
     drawn = np.stack([_picture(np.asarray(to_rgb(stamps.flux(index), stamps.bands))) for index in range(len(stamps))])
-    return _bare(pack_stamps(stamps)), drawn, nothing(len(stamps))
+    return _bare(pack_stamps(stamps)), drawn, nothing(len(stamps)), np.arange(len(stamps))
 
 
 def _of_labels(found: LabelSet, name: str, free: NDArray[np.bool_]) -> _Part:
@@ -121,7 +136,7 @@ def _of_labels(found: LabelSet, name: str, free: NDArray[np.bool_]) -> _Part:
         drawn = [_picture(_middle(item, span)) for _, item in found.pictures(kept) if isinstance(item, np.ndarray)]
     told = human_answers(name, found.table, str(found.path)).take(kept)
     mine = free[kept][:, None].astype(np.float32)
-    return concatenate(packs), np.stack(drawn), HumanAnswers(told.values, told.weights * mine)
+    return concatenate(packs), np.stack(drawn), HumanAnswers(told.values, told.weights * mine), kept
 
 
 def _middle(picture: NDArray[np.uint8], span: float) -> NDArray[np.uint8]:
@@ -140,10 +155,18 @@ def write_real(path: Path, found: RealSet) -> None:
         np.save(aside / "pictures.npy", found.pictures, allow_pickle=False)
         np.save(aside / "values.npy", found.answers.values, allow_pickle=False)
         np.save(aside / "weights.npy", found.answers.weights, allow_pickle=False)
-        (aside / "sets.json").write_text(json.dumps(found.sets))
+        for number, (votes, rows) in enumerate(zip(found.votes, found.voted, strict=True)):
+            np.savez(aside / f"votes-{number}.npz", counts=votes.counts, leaders=votes.leaders, exact=votes.exact, rows=rows)
+        (aside / "sets.json").write_text(json.dumps({"sets": found.sets, "votes": [votes.name for votes in found.votes]}))
 
 
 def read_real(path: Path) -> RealSet:
     """Read back what `write_real` kept."""
     pictures, values, weights = (np.load(path / f"{name}.npy", allow_pickle=False) for name in ("pictures", "values", "weights"))
-    return RealSet(read_pack(path / "pack"), pictures, HumanAnswers(values, weights), json.loads((path / "sets.json").read_text()))
+    told = json.loads((path / "sets.json").read_text())
+    votes, voted = [], []
+    for number, name in enumerate(told["votes"]):
+        with np.load(path / f"votes-{number}.npz", allow_pickle=False) as kept:
+            votes.append(MappedVotes(name, kept["counts"], kept["leaders"], kept["exact"]))
+            voted.append(kept["rows"])
+    return RealSet(read_pack(path / "pack"), pictures, HumanAnswers(values, weights), tuple(votes), tuple(voted), told["sets"])

@@ -15,6 +15,7 @@ from galpipe.lvm.distill import Student, distill, joint
 from galpipe.lvm.encoder import ModelSettings
 from galpipe.lvm.evaluate import evaluate
 from galpipe.lvm.finetune import FIRST, SECOND, finetune
+from galpipe.lvm.frozen import HELD_SEED_OFFSET, fit_frozen
 from galpipe.lvm.loop import LoopSettings, Progress
 from galpipe.lvm.mocksky import mock_packs, read_packs, training_specs
 from galpipe.lvm.model import GalaxyModel, device_of, new_model
@@ -27,8 +28,8 @@ from galpipe.lvm.teacher import Lesson, lessons, read_lesson, train_teacher, wri
 from galpipe.lvm.weights import load_model, read_card, save_model, take_over
 from galpipe.mock.spec import SKY_VERSION
 
-HELD_SEED_OFFSET, CALIBRATION_SEED_OFFSET = 8000, 4000
-"""Held-out and calibration bricks have seeds this far from the training bricks', and so other places and skies."""
+CALIBRATION_SEED_OFFSET = 4000
+"""Calibration bricks have seeds this far from the training bricks', as held-out ones have `HELD_SEED_OFFSET`."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class TrainSettings:
     calibration_bricks: int = 2
     pretrain_steps: int = 300
     finetune_steps: int = 2400
-    polish_steps: int = 2000
+    polish_steps: int = 1700
     teacher_steps: int = 1200
     distill_steps: int = 2200
     batch: int = 16
@@ -250,6 +251,7 @@ def _conditions_only(pack: Pack) -> Any:
 def finish(settings: TrainSettings, model: GalaxyModel, data: tuple[Pack, dict[str, list[Path]]], facts: dict[str, Any], out: Path) -> Path:
     """Write the weights, calibrate and score what was written (float16 as stored), and write the card with the scores."""
     training, bricks = data
+    facts = facts | {"frozen": {"learned": fit_frozen(model, training.stamps(), settings.seed)}}
     card: dict[str, Any] = {"name": settings.name, "version": settings.version, "training": {"settings": asdict(settings)} | facts}
     save_model(out, model, card, "")
     loaded = load_model(out)

@@ -22,7 +22,7 @@ from galpipe.lvm.data import load_truth
 from galpipe.lvm.encoder import ModelSettings
 from tests.lvm.toy import TINY, toy_pack
 
-HEADS = ("morphology", "parameters", "detection", "restoration")
+HEADS = ("morphology", "parameters", "detection", "restoration", "domain", "lens")
 
 
 def context(count: int = 2) -> StampContext:

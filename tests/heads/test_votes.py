@@ -14,7 +14,7 @@ from galpipe.galaxyzoo import ANSWERS, place, slices
 from galpipe.heads.base import StampContext
 from galpipe.heads.morphology import Morphology, band_sets
 from galpipe.heads.votes import coverage, dirichlet_multinomial_loss, grouped, temperature, transform
-from galpipe.labels.mapping import LABEL_SETS, LEAST_VOTES, MappedVotes, learned_tags, leaders_of, mapped_votes
+from galpipe.labels.mapping import LABEL_SETS, LEAST_VOTES, MappedVotes, leaders_of, learned_tags, mapped_votes
 from tests.lvm.toy import TINY, toy_pack
 
 parameters = st.lists(st.floats(0.2, 20.0), min_size=3, max_size=3)

@@ -124,9 +124,9 @@ def test_step_tables_name_answers_and_give_at_most_one_vote() -> None:
 
 
 def test_tables_that_are_not_the_set_s_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="Galaxy Zoo 2 votes.*no column"):
+    with pytest.raises(ConfigurationError, match=r"Galaxy Zoo 2 votes.*no column"):
         mapped_votes("sdss_gz2_votes", pa.table({"id": [1]}))
-    with pytest.raises(ConfigurationError, match="EFIGI attributes.*no column T"):
+    with pytest.raises(ConfigurationError, match=r"EFIGI attributes.*no column T"):
         mapped_votes("sdss_efigi_attributes", pa.table({"id": [1]}))
     with pytest.raises(ConfigurationError, match="a label set with a mapping"):
         mapped_votes("sdss_spirals", pa.table({"id": [1]}))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from galpipe.labels.answers import ATTRIBUTES, QUESTIONS, SIZE, HumanAnswers
-from galpipe.lvm.calibrate import BAND_SETS, calibrate
-from galpipe.lvm.distill import Student, distill, joint, real_batches, targets
+from galpipe.labels.mapping import mapped_votes
+from galpipe.lvm.calibrate import calibrate
+from galpipe.lvm.distill import Student, distill, joint, real_batches, targets, tree_votes
 from galpipe.lvm.finetune import SECOND
 from galpipe.lvm.loop import LoopSettings
 from galpipe.lvm.model import device_of, new_model
@@ -32,7 +35,10 @@ def real() -> RealSet:
     inclination = ATTRIBUTES.index("Inclination")
     values[:, inclination], weights[: COUNT // 2, inclination] = 1 - ratio, 1
     color = np.repeat((pictures * 200 + 20).astype(np.uint8)[:, None], 3, axis=1)
-    return RealSet(pack, color, HumanAnswers(values, weights), {"toy": {"galaxies": COUNT, "answered": COUNT // 2}})
+    known = np.arange(COUNT // 2)
+    table = pa.table({name: pack.sources[name].take(pa.array(known)) for name in pack.sources.column_names})
+    votes = (mapped_votes("mock", table),)
+    return RealSet(pack, color, HumanAnswers(values, weights), votes, (known,), {"toy": {"galaxies": COUNT, "answered": COUNT // 2}})
 
 
 def lesson_of(real: RealSet) -> Lesson:
@@ -75,7 +81,7 @@ def test_a_joint_loop_that_was_ended_goes_on_to_the_same_weights(real: RealSet, 
 
     straight, broken, again = (Student(new_model(TINY, seed), seed) for seed in (1, 1, 2))
     history = joint(straight, data, settings, tmp_path / "a", SECOND)
-    assert {"teacher", "answers", "morphology", "parameters", "detection", "restoration"} <= set(history[-1])
+    assert {"teacher", "answers", "votes", "morphology", "parameters", "detection", "restoration"} <= set(history[-1])
     with pytest.raises(KeyboardInterrupt):
         joint(broken, data, settings, tmp_path / "b", SECOND, stop)
     joint(again, data, settings, tmp_path / "b", SECOND)
@@ -98,6 +104,8 @@ def test_a_real_set_is_kept_whole(real: RealSet, tmp_path: Path) -> None:
     write_real(tmp_path / "real", real)
     back = read_real(tmp_path / "real")
     assert back.sets == real.sets and np.array_equal(back.pictures, real.pictures)
+    assert [item.name for item in back.votes] == ["mock"] and np.array_equal(back.votes[0].counts, real.votes[0].counts)
+    assert np.array_equal(back.voted[0], real.voted[0]) and tree_votes(back)[0].any(axis=1).tolist() == [True] * 6 + [False] * 6
     assert np.array_equal(back.answers.values, real.answers.values) and np.array_equal(back.pack.image, real.pack.image)
 
 
@@ -108,5 +116,6 @@ def test_every_head_is_calibrated_with_every_set_of_bands(monkeypatch: pytest.Mo
     monkeypatch.setattr(head, "calibration", lambda outputs, truth, context: {"present": context.valid.any(axis=(2, 3)).astype(float)})
     gathered = {}
     monkeypatch.setattr(head, "calibrate", lambda found: gathered.update(found) or {"rows": float(len(found["present"]))})
-    assert calibrate(predictor, [pack])["morphology"] == {"rows": 5.0 * len(BAND_SETS)}
-    assert sorted({tuple(row) for row in gathered["present"].tolist()}) == [(0, 1, 1), (1, 0, 1), (1, 1, 0), (1, 1, 1)]
+    assert calibrate(predictor, [pack], ("morphology",)) == {"morphology": {"rows": 5.0 * 7}}
+    seen = {tuple(int(band) for band in row) for row in gathered["present"].tolist()}
+    assert seen == {item for item in product((0, 1), repeat=3) if any(item)}
