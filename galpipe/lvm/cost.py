@@ -1,18 +1,22 @@
 """What a model costs: parameters and measured FLOPs per stamp, and from them the hours of GPUs that a pre-training would take.
 
-FLOPs are counted by torch as a step runs on tensors without memory (two per multiply-add; matrix products, convolutions and attention,
+FLOPs are counted by torch as a step runs (two per multiply-add; matrix products, convolutions and attention,
 nothing else). Hours follow from a GPU's peak rate and an assumed share of it, which no GPU here has measured.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from galpipe.errors import ConfigurationError
-from galpipe.lvm.encoder import ModelSettings
+from galpipe.heads.base import head_class
+from galpipe.lvm.backbone import STRIDES
+from galpipe.lvm.encoder import APERTURES, Features, ModelSettings
 from galpipe.lvm.inputs import CONDITIONS, MODEL_BANDS, PADDED_SIZE, Inputs
 from galpipe.lvm.model import GalaxyModel
 
@@ -101,31 +105,51 @@ def hours(flops: float, plan: Plan) -> list[Hours]:
 
 
 def measure_cost(settings: ModelSettings) -> Cost:
-    """Count parameters and FLOPs of a model; needs next to no memory and time."""
+    """Count parameters and FLOPs of a model; needs little memory and time."""
     with torch.device("meta"):
-        model = GalaxyModel(settings).train()
-        shape = (COUNTED, len(MODEL_BANDS), PADDED_SIZE, PADDED_SIZE)
-        inputs = Inputs(torch.empty(shape), torch.empty(shape), torch.empty(COUNTED, CONDITIONS), torch.empty(COUNTED))
-        forward, training = _flops(model, inputs, reconstruct=False)
-        _, pretraining = _flops(model, inputs, reconstruct=True)
-    return Cost(_parameters(model), forward, pretraining, training)
+        model = GalaxyModel(replace(settings, heads=())).train()
+        inputs = _inputs()
+        forward, training = _flops(lambda: _tensors(model.encoder(inputs)))
+        _, pretraining = _flops(lambda: [model.reconstruct(inputs)])
+    # heads may compute what tensors without memory cannot; they are small
+    heads = nn.ModuleList([head_class(name).build(settings) for name in settings.heads])
+    features = _features(settings)
+    own = _flops(lambda: [value for head in heads for value in head(features).values()]) if settings.heads else (0.0, 0.0)
+    return Cost(_parameters(model, heads), forward + own[0], pretraining, training + own[1])
 
 
-def _flops(model: GalaxyModel, inputs: Inputs, *, reconstruct: bool) -> tuple[float, float]:
-    """FLOPs per stamp of a forward pass, and of it and the backward pass."""
+def _inputs() -> Inputs:
+    shape = (COUNTED, len(MODEL_BANDS), PADDED_SIZE, PADDED_SIZE)
+    return Inputs(torch.zeros(shape), torch.ones(shape), torch.zeros(COUNTED, CONDITIONS), torch.ones(COUNTED))
+
+
+def _features(settings: ModelSettings) -> Features:
+    """What heads get, of the right shapes."""
+    sides = [PADDED_SIZE // stride for stride in STRIDES]
+    scales = tuple(torch.zeros(COUNTED, dim, side, side) for dim, side in zip(settings.stage_dims, sides, strict=True))
+    half = PADDED_SIZE // 2
+    parts = (torch.zeros(COUNTED, settings.center), torch.zeros(COUNTED, settings.embedding))
+    decoded = torch.zeros(COUNTED, settings.decoder, half, half)
+    for tensor in (*scales, *parts, decoded):
+        tensor.requires_grad_()
+    return Features(scales, *parts, torch.zeros(COUNTED, len(APERTURES) * len(MODEL_BANDS)), decoded, _inputs())
+
+
+def _tensors(features: Features) -> list[Tensor]:
+    return [features.embedding, features.decoded, *features.scales]
+
+
+def _flops(make: Callable[[], list[Tensor]]) -> tuple[float, float]:
+    """FLOPs per stamp of making some outputs, and of that and the backward pass."""
     with FlopCounterMode(display=False) as counter:
-        if reconstruct:
-            outputs = [model.reconstruct(inputs)]
-        else:
-            answers = model(inputs)
-            outputs = [answers.embedding, *(value for raw in answers.heads.values() for value in raw.values())]
+        outputs = make()
         forward = counter.get_total_flops()
         torch.stack([value.float().sum() for value in outputs if value.requires_grad]).sum().backward()  # type: ignore[no-untyped-call]
         return forward / COUNTED, counter.get_total_flops() / COUNTED
 
 
-def _parameters(model: GalaxyModel) -> dict[str, int]:
-    parts = {"encoder": 0, "decoder": 0, "heads": 0, "reconstruction": 0}
+def _parameters(model: GalaxyModel, heads: nn.Module) -> dict[str, int]:
+    parts = {"encoder": 0, "decoder": 0, "heads": sum(value.numel() for value in heads.parameters()), "reconstruction": 0}
     for name, value in model.named_parameters():
         part = "decoder" if name.startswith("encoder.decoder.") else name.split(".")[0]
         parts[part] += value.numel()

@@ -108,14 +108,15 @@ class Hidden:
     weight: float
 
 
-def hidden_batch(stream: StampStream, step: int) -> Hidden:
-    """The batch of a step with its masks, lane by lane, so that no stamp's mask depends on the number of ranks."""
+def hidden_batch(stream: StampStream, step: int, device: torch.device) -> Hidden:
+    """The batch of a step with its masks, lane by lane, so that no stamp's mask depends on the number of ranks; on the device."""
     parts = stream.batch(step)
     weight = stream.weight(step)
     if not parts:
         # the end of an epoch has nothing for this rank, which still takes part in the sums
         parts = [LanePart(part.lane, part.inputs.rows(0, 1)) for part in stream.batch(step - 1)[:1]]
     seed = stream.order.settings.seed
+    parts = [LanePart(part.lane, part.inputs.to(device)) for part in parts]
     hidden = [hide(part.inputs, (seed, step, part.lane)) for part in parts]
     return Hidden(
         _together([part.inputs for part in parts]), _together([item[0] for item in hidden]), torch.cat([item[1] for item in hidden]), weight
@@ -133,10 +134,10 @@ def reconstruction_loss(model: GalaxyModel, batch: Hidden, precision: torch.dtyp
     A stamp counts once whatever part of it was measured, so that the mean over ranks is that of the whole batch.
     """
     device = next(model.parameters()).device
-    whole, shown, asked = batch.whole.to(device), batch.shown.to(device), batch.asked.to(device)
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-        filled = model.reconstruct(shown).float()
-    error = ((filled - whole.pixels).abs() * asked).sum(dim=(1, 2, 3)) / asked.sum(dim=(1, 2, 3)).clamp(min=1)
+        filled = model.reconstruct(batch.shown).float()
+    hidden = batch.asked.sum(dim=(1, 2, 3)).clamp(min=1)
+    error = ((filled - batch.whole.pixels).abs() * batch.asked).sum(dim=(1, 2, 3)) / hidden
     return {"reconstruction": error.mean() * batch.weight}
 
 
@@ -166,9 +167,10 @@ def pretrain_stream(
     list of dict
         The loop's history.
     """
+    device = next(model.parameters()).device
     data = {"shards": stream.shards.digest(), "order": asdict(stream.order.settings)}
     task: Task[Hidden] = Task(
-        "unlabelled", lambda step: hidden_batch(stream, step), lambda batch: reconstruction_loss(model, batch, precision), data
+        "unlabelled", lambda step: hidden_batch(stream, step, device), lambda batch: reconstruction_loss(model, batch, precision), data
     )
     return train(model, task, settings, folder, progress)
 

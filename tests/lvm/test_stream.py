@@ -8,17 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from galpipe.errors import BadData, ConfigurationError, ResourceFailure
+from galpipe.lvm.data import load_pixels, turn_pixels
+from galpipe.lvm.inputs import make_inputs
 from galpipe.lvm.order import OrderSettings
-from galpipe.lvm.shards import Refused, find_shards
-from galpipe.lvm.stream import Place, StampStream
+from galpipe.lvm.shards import TOLD, Content, Refused, find_shards
+from galpipe.lvm.stream import Place, StampStream, turned_inputs
 from galpipe.stamps.result import OUTCOMES, CutResult
 from galpipe.stamps.store import write_store
 from tests.labels.makers import flux, jpeg, parquet, stein
 from tests.lvm.stores import marked, numbers_of, store, stores
+from tests.lvm.toy import toy_pack
 
 ORDER = OrderSettings(8, 4, 16, seed=5)
 
@@ -73,6 +77,20 @@ def test_stamps_are_turned_and_told_their_seeing(folder: Path) -> None:
     }
     assert places == {(y, x) for a, b in ((44, 94), (94, 44)) for y in (a, 160 - a) for x in (b, 160 - b)}
     assert all(bool((part.conditions[:, 9] == 1).all()) for part in parts)
+
+
+@pytest.mark.parametrize("turn", range(8))
+def test_the_fast_turn_is_the_turn_of_training(turn: int) -> None:
+    pack = toy_pack(2)
+    mask = np.random.default_rng(1).integers(0, 256, pack.mask.shape).astype(np.uint8)
+    told = np.tile([1.3, 1.2, 1.1, 900.0, np.nan, 500.0], (2, 1))
+    made = turned_inputs(Content(pack.image, mask, told), np.array([1]), np.array([turn]))
+    pixels, valid = load_pixels(replace(pack, mask=mask), np.array([1]))
+    expected = turn_pixels(np.where(valid, pixels, 0)[0], turn)
+    assert np.allclose(made.pixels[0].numpy(), expected, atol=1e-5)
+    assert np.array_equal(made.valid[0].numpy() > 0, turn_pixels(valid[0], turn))
+    table = pa.table(dict(zip(TOLD, told[:1].T, strict=True)))
+    assert torch.equal(made.conditions[0], make_inputs(pixels[:, :, 4:156, 4:156], valid[:, :, 4:156, 4:156], table, 0.262).conditions[0])
 
 
 def test_hdf5_and_label_files_join_and_bad_stamps_are_named(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from galpipe.lvm.model import new_model
 from galpipe.lvm.train import Places
 from galpipe.lvm.unlabelled import UnlabelledSettings, train_unlabelled
 from galpipe.lvm.weights import load_model, save_model
-from tests.flows.command import REPOSITORY, galpipe
+from tests.flows.command import REPOSITORY
 from tests.labels.makers import jpeg, parquet
 from tests.lvm.ranks_job import train
 from tests.lvm.stores import stores
@@ -94,11 +94,12 @@ def test_the_command_pretrains_base_or_any_size_on_own_stamps(folder: Path, tmp_
     config.write_text(
         '[model]\npreset = "base"\ndims = 8\ndepths = [1, 1, 1, 1]\nattention_heads = [1, 1, 2, 2]\nstem = 8\ndecoder = 8\n'
         'embedding = 16\npyramid = 16\n[unlabelled]\nname = "own"\nbatch = 8\nlanes = 4\nbuffer = 16\ncheckpoint = 3\nwarmup = 2\n'
+        "threads = 1\n"
     )
-    said = ["train", "--root", tmp_path / "root", "--unlabelled", own, "--config", config, "--set", "steps=4", "--json"]
-    ended = galpipe(said)
-    assert ended.status == 0, ended.err
-    result = ended.json()
+    said = ["--root", tmp_path / "root", "--unlabelled", own, "--config", config, "--set", "steps=4", "--json"]
+    ended = CliRunner().invoke(train_verb, [str(word) for word in said])
+    assert ended.exit_code == 0, ended.output
+    result = json.loads(ended.stdout)
     assert result["counts"] == {"stamps": 56, "refused": 1}
     assert [Path(item["file"]).name for item in result["failures"]] == ["pictures.parquet[1]"]
     loaded = load_model(tmp_path / "root" / "models" / "own" / "1")
