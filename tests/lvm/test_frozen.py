@@ -30,7 +30,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for number, path in enumerate(paths):
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_pack(path, toy_pack(60, number + (10 if folder.name == "held" else 0)))
+                write_pack(path, toy_pack(110, 10) if folder.name == "held" else toy_pack(60, number))
         return paths
 
     monkeypatch.setattr(frozen, "mock_packs", toy_packs)
@@ -41,10 +41,10 @@ def test_a_trained_model_gets_a_new_head_and_answers_as_before(work: Path, tmp_p
     save_model(
         tmp_path / "old", new_model(OLD, 3), {"name": "toy", "version": "1", "training": TRAINING, "scores": {"0": {"morphology": []}}}, ""
     )
-    extend_model(tmp_path / "old", Extension(("domain",), most=100), work, tmp_path / "new")
+    extend_model(tmp_path / "old", Extension(("domain",), most=116), work, tmp_path / "new")
     card = read_card(tmp_path / "new")
     assert card["heads"] == {"morphology": 1, "parameters": 1, "domain": 1}
-    assert card["training"]["frozen"]["learned"]["domain"]["stamps"] == 100
+    assert card["training"]["frozen"]["learned"]["domain"]["stamps"] == 116
     assert set(card["scores"]["0"]) == {"morphology", "domain"}
     old, new = (Predictor(load_model(tmp_path / name).model, {}, "", device_of("cpu")) for name in ("old", "new"))
     stamps = toy_pack(8, 30).stamps()
@@ -53,7 +53,8 @@ def test_a_trained_model_gets_a_new_head_and_answers_as_before(work: Path, tmp_p
         assert after[name].equals(before[name]), name
     # calibrated in what was written, not only in memory
     held = read_pack(work / "packs" / "held" / "0").stamps()
-    assert np.sort(new.predict(held)["out_of_domain"].to_numpy()).mean() == pytest.approx(0.5, abs=0.2)
+    level = (np.arange(110) + 1) / 110
+    assert np.sort(new.predict(held)["out_of_domain"].to_numpy()) == pytest.approx(level, abs=0.05)
 
 
 def test_a_card_without_its_training_is_refused(work: Path, tmp_path: Path) -> None:
