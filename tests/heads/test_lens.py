@@ -40,7 +40,7 @@ def test_rings_show_what_is_not_round_whichever_way_the_stamp_is_turned() -> Non
     assert one.shape == (4, RING_FACTS * len(RINGS))
     # the largest excess of g over r in rings where the galaxy outshines the noise
     color = slice(4, 3 * RING_FACTS, RING_FACTS)
-    assert (other[:, color].sum(dim=1) > 1.3 * one[:, color].sum(dim=1)).all()
+    assert (other[:, color].sum(dim=1) > 1.1 * one[:, color].sum(dim=1)).all()
     # pixel 80 of 160 stays where it is when the frame without its first row and column is turned
     square = arcs.pixels[:, :, 1:, 1:]
     turned = torch.zeros_like(arcs.pixels)
