@@ -24,7 +24,17 @@ from galpipe.commit import remove_folder, replace_folder
 from galpipe.errors import BadData, ConfigurationError
 from galpipe.layout import Layout
 from galpipe.select.anomaly import NEIGHBOURS, outlier_score, percentiles
-from galpipe.select.neighbours import EMPTY, PART_ROWS, Found, Space, build_index, search_exact, search_index
+from galpipe.select.neighbours import (
+    EMPTY,
+    PART_ROWS,
+    Found,
+    Space,
+    build_index,
+    memory_index,
+    search_exact,
+    search_index,
+    search_memory,
+)
 
 FACTS, MEAN, OUTLIERS = "index.json", "mean.npy", "outliers.parquet"
 
@@ -38,7 +48,7 @@ BATCH = 8192
 """Rows in memory at a time."""
 
 SAMPLE = 100_000
-"""Rows that mean and lists are learned from at most, spread evenly over the version's files."""
+"""Rows at most, spread evenly over the version, that mean and lists are learned from and that outliers are far from."""
 
 FloatArray = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -211,7 +221,18 @@ class Search:
         pairs = [(int(i), float(d)) for i, d in zip(found.ids[0], found.distance[0], strict=True) if i not in (EMPTY, without)][:n]
         ids = pa.array([identifier for identifier, _ in pairs], pa.int64())
         table = pa.table({"source_id": ids, "distance": pa.array([far for _, far in pairs], pa.float32())})
-        return with_places(self.version, table)
+        return self._with_places(table)
+
+    def _with_places(self, table: pa.Table) -> pa.Table:
+        """Rows with ``source_id``, order kept, with the columns `PLACES` behind it."""
+        wanted = table["source_id"].to_pylist()
+        some = pq.read_table(
+            self.folder / OUTLIERS, columns=["source_id", *PLACES], filters=[("source_id", "in", wanted)], partitioning=None
+        )
+        places = {row["source_id"]: row for row in some.to_pylist()}
+        for number, (name, kind) in enumerate(PLACES.items(), 1):
+            table = table.add_column(number, name, pa.array([places[identifier][name] for identifier in wanted], kind))
+        return table
 
     def outliers(self, n: int) -> pa.Table:
         """The most unusual rows of the version, first the farthest from all others; columns as in ``outliers.parquet``.
@@ -224,21 +245,6 @@ class Search:
         """
         table = pq.read_table(self.folder / OUTLIERS, partitioning=None)
         return table.sort_by([("outlier_score", "descending"), ("source_id", "ascending")]).slice(0, n)
-
-
-def with_places(version: Version, table: pa.Table) -> pa.Table:
-    """Rows with ``source_id``, order kept, with the columns `PLACES` behind it."""
-    wanted, places = set(table["source_id"].to_pylist()), {}
-    for path in version.files:
-        if len(places) == len(wanted):
-            break
-        # an id alone does not say its partition; statistics of row groups skip most of what is read
-        some = pq.read_table(path, columns=["source_id", *PLACES], filters=[("source_id", "in", list(wanted))], partitioning=None)
-        places |= {row["source_id"]: row for row in some.to_pylist()}
-    for number, (name, kind) in enumerate(PLACES.items(), 1):
-        values = [places.get(identifier, {}).get(name) for identifier in table["source_id"].to_pylist()]
-        table = table.add_column(number, name, pa.array(values, kind))
-    return table
 
 
 def open_search(version: Version, progress: Progress | None = None, part_rows: int = PART_ROWS) -> Search:
@@ -278,7 +284,7 @@ def _sweep(version: Version) -> None:
 
 
 def _build(version: Version, folder: Path, progress: Progress | None, part_rows: int) -> None:
-    sample = _sample(version)
+    ids, sample = _sample(version)
     if not len(sample):
         raise ConfigurationError("rows with an embedding", "none", file=str(version.folder))
     space = Space.of(sample)
@@ -286,7 +292,8 @@ def _build(version: Version, folder: Path, progress: Progress | None, part_rows:
     with replace_folder(folder) as aside:
         np.save(aside / MEAN, space.mean, allow_pickle=False)
         files = build_index(aside, _told(_pairs(version), "index", version.rows, progress), space, sample, part_rows)
-        rows = _write_outliers(version, aside / OUTLIERS, (files, space), progress)
+        reference = Reference(memory_index(ids, sample, space), space)
+        rows = _write_outliers(version, aside, reference, progress)
         body = {"format": FORMAT, "model": version.model, "version": version.number, "rows": rows, "parts": len(files)}
         (aside / FACTS).write_text(json.dumps(body | {"state": manifest(version.folder)["state"]}, indent=1) + "\n")
 
@@ -300,31 +307,47 @@ def _told(batches: Iterator[tuple[Ids, FloatArray]], what: str, total: int, prog
             progress(what, done, total)
 
 
-def _sample(version: Version) -> FloatArray:
-    """Every k-th row."""
+def _sample(version: Version) -> tuple[Ids, FloatArray]:
+    """Every k-th row, `SAMPLE` at most."""
     step = max(1, -(-version.rows // SAMPLE))
-    parts, start = [], 0
-    for _, vectors in embedding_batches(version):
-        parts.append(vectors[(-start) % step :: step])
+    ids, parts, start = [], [], 0
+    for number, vectors in _pairs(version):
+        chosen = slice((-start) % step, None, step)
+        ids.append(number[chosen])
+        parts.append(vectors[chosen])
         start += len(vectors)
-    return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+    return (np.concatenate(ids), np.concatenate(parts)) if parts else (np.zeros(0, np.int64), np.zeros((0, 1), np.float32))
 
 
-def _write_outliers(version: Version, path: Path, index: tuple[list[Path], Space], progress: Progress | None) -> int:
-    """Score every row against the index; 24 bytes a row stay in memory for the percentiles."""
-    kept: list[pa.Table] = []
+@dataclass(frozen=True)
+class Reference:
+    """What outliers are far from: an index in memory of the sampled rows."""
+
+    index: Any
+    space: Space
+
+
+def _write_outliers(version: Version, folder: Path, reference: Reference, progress: Progress | None) -> int:
+    """Score every row against the reference; of a row only its score stays in memory, for the percentiles."""
     scores: list[npt.NDArray[np.float64]] = []
+    unranked = folder / "unranked.parquet"
+    schema = pa.schema([("source_id", pa.int64()), *PLACES.items(), ("outlier_score", pa.float32())])
+    with pq.ParquetWriter(unranked, schema, **PARQUET) as writer:
+        for table, vectors in embedding_batches(version, tuple(PLACES)):
+            if not len(vectors):
+                continue
+            found = search_memory(reference.index, reference.space, vectors, NEIGHBOURS + 1)
+            scores.append(outlier_score(found, table["source_id"].to_numpy()))
+            table = table.select(["source_id", *PLACES])
+            writer.write_table(table.append_column("outlier_score", pa.array(scores[-1].astype(np.float32), from_pandas=True)).cast(schema))
+            if progress is not None:
+                progress("outliers", sum(map(len, scores)), version.rows)
+    share = percentiles(np.concatenate(scores)).astype(np.float32)
     done = 0
-    for table, vectors in embedding_batches(version, tuple(PLACES)):
-        ids = table["source_id"].to_numpy()
-        scores.append(outlier_score(search_index(*index, vectors, NEIGHBOURS + 1), ids))
-        kept.append(table)
-        done += len(ids)
-        if progress is not None:
-            progress("outliers", done, version.rows)
-    score = np.concatenate(scores)
-    whole = pa.concat_tables(kept)
-    whole = whole.append_column("outlier_score", pa.array(score.astype(np.float32), from_pandas=True))
-    whole = whole.append_column("outlier_percentile", pa.array(percentiles(score).astype(np.float32), from_pandas=True))
-    pq.write_table(whole, path, **PARQUET)
-    return whole.num_rows
+    with pq.ParquetWriter(folder / OUTLIERS, schema.append(pa.field("outlier_percentile", pa.float32())), **PARQUET) as writer:
+        for batch in pq.ParquetFile(unranked).iter_batches(BATCH):
+            own = pa.array(share[done : done + len(batch)], from_pandas=True)
+            writer.write_table(pa.Table.from_batches([batch]).append_column("outlier_percentile", own))
+            done += len(batch)
+    unranked.unlink()
+    return done

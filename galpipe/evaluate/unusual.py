@@ -184,7 +184,7 @@ def domain_figures(predictor: Predictor, stamps: StampSet, real: Path | None, se
 
 def _domain(predictor: Predictor, stamps: StampSet) -> tuple[Values, Values]:
     table = predictor.predict(stamps)
-    return tuple(table[name].to_numpy().astype(np.float64) for name in ("domain_distance", "out_of_domain"))  # type: ignore[return-value]
+    return tuple(table[name].to_numpy().astype(np.float64) for name in ("domain_distance", "out_of_domain"))
 
 
 def _told(what: str, beside: str, own: tuple[Values, Values], other: tuple[Values, Values]) -> Told:

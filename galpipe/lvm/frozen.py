@@ -23,6 +23,9 @@ from galpipe.lvm.predict import Predictor
 from galpipe.lvm.weights import LoadedModel, load_model, save_model
 from galpipe.stamps.stampset import StampSet
 
+CALIBRATION_SEED_OFFSET = 4000
+"""Calibration bricks have seeds this far from the training bricks', as held-out ones have `HELD_SEED_OFFSET`."""
+
 HELD_SEED_OFFSET = 8000
 """Held-out bricks have seeds this far from the training bricks', and so other places and skies."""
 
@@ -59,6 +62,10 @@ def fit_frozen(model: GalaxyModel, stamps: StampSet, seed: int, names: Sequence[
     return {name: told for name, told in facts.items() if told}
 
 
+CALIBRATION_BRICKS = 2
+"""Where a card does not say how many."""
+
+
 @dataclass(frozen=True)
 class Extension:
     """Which heads a trained model is given.
@@ -68,7 +75,7 @@ class Extension:
     names : tuple of str
         Heads to add, or to learn anew where the model has them.
     most : int
-        Training stamps, and held-out ones, that are used at most; 0 for all.
+        Training stamps, calibrating ones and held-out ones that are used at most, of each; 0 for all.
     """
 
     names: tuple[str, ...] = ("domain", "lens")
@@ -95,26 +102,25 @@ def extend_model(source: Path, extension: Extension, work: Path, out: Path, prog
         If the model's card does not say what it was trained on.
     """
     loaded, names = load_model(source), extension.names
-    held, training, seed = _own_packs(loaded, source, work, progress)
+    packs, seed = _own_packs(loaded, source, work, progress)
     model = _with_heads(loaded.model, names, seed).to(device_of())
-    stamps = concatenate([_some(_without_truth(read_pack(path)), extension.most, len(training)) for path in training]).stamps()
+    stamps = concatenate([_without_truth(pack) for pack in _read(packs["train"], extension.most)]).stamps()
     facts: dict[str, Any] = {"learned": fit_frozen(model, stamps, seed, names)}
     # the other heads' scores are as they were: only the new ones answer
     new = Predictor(only_heads(model, names), loaded.card, loaded.model_hash, device_of())
-    packs = [_some(read_pack(path), extension.most, len(held)) for path in held]
-    facts["calibrated"] = calibrate(new, packs)
+    facts["calibrated"] = calibrate(new, _read(packs["calibration"], extension.most))
     model = _with_state_of(model, new.model)
     card = {key: value for key, value in loaded.card.items() if key not in ("format", "settings", "heads", "sha256")}
     card["training"] = card["training"] | {"frozen": facts}
     scores = dict(card.get("scores", {}))
-    for path, pack in zip(held, packs, strict=True):
+    for path, pack in zip(packs["held"], _read(packs["held"], extension.most), strict=True):
         scores[path.name] = scores.get(path.name, {}) | evaluate(new, pack, stamps.sources)
     save_model(out, model, card | {"scores": scores}, card_text(card | {"scores": scores}, model.settings))
     return out
 
 
-def _own_packs(loaded: LoadedModel, source: Path, work: Path, progress: Progress | None) -> tuple[list[Path], list[Path], int]:
-    """Held-out and training packs of a model, made where they are not there, and its seed."""
+def _own_packs(loaded: LoadedModel, source: Path, work: Path, progress: Progress | None) -> tuple[dict[str, list[Path]], int]:
+    """Packs of a model to train, calibrate and score on, made where they are not there, and its seed."""
     try:
         told = loaded.card["training"]["settings"]
         seed, sky_seed, bricks, held_bricks = (int(told[key]) for key in ("seed", "sky_seed", "bricks", "held_bricks"))
@@ -122,13 +128,22 @@ def _own_packs(loaded: LoadedModel, source: Path, work: Path, progress: Progress
         raise ConfigurationError("a card that says what the model was trained on", f"none of {error}", file=str(source)) from error
     sky = str(told.get("sky", "plain"))
     place = (work if sky == "plain" else work / sky) / "packs"
-    held = mock_packs(training_specs(held_bricks, sky_seed + HELD_SEED_OFFSET, sky), place / "held", progress)
-    return held, mock_packs(training_specs(bricks, sky_seed, sky), place / "train", progress), seed
+    wanted = {
+        "train": (bricks, sky_seed),
+        "calibration": (int(told.get("calibration_bricks", CALIBRATION_BRICKS)), sky_seed + CALIBRATION_SEED_OFFSET),
+        "held": (held_bricks, sky_seed + HELD_SEED_OFFSET),
+    }
+    return {name: mock_packs(training_specs(*item, sky), place / name, progress) for name, item in wanted.items()}, seed
 
 
-def _some(pack: Pack, most: int, packs: int) -> Pack:
-    """The first stamps of a pack, as many as ``most`` over all packs allows."""
-    count = -(-most // packs) if most else len(pack)
+def _read(paths: list[Path], most: int) -> list[Pack]:
+    """Packs with ``most`` stamps in all, evenly from each; 0 for all."""
+    return [_some(read_pack(path), -(-most // len(paths))) for path in paths]
+
+
+def _some(pack: Pack, count: int) -> Pack:
+    """The first stamps of a pack; 0 for all."""
+    count = count or len(pack)
     if count >= len(pack):
         return pack
     cut = Pack(pack.image[:count], pack.mask[:count], pack.sources.slice(0, count))

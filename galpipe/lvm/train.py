@@ -15,7 +15,7 @@ from galpipe.lvm.distill import Student, distill, joint
 from galpipe.lvm.encoder import ModelSettings
 from galpipe.lvm.evaluate import evaluate
 from galpipe.lvm.finetune import FIRST, SECOND, finetune
-from galpipe.lvm.frozen import HELD_SEED_OFFSET, fit_frozen
+from galpipe.lvm.frozen import CALIBRATION_SEED_OFFSET, HELD_SEED_OFFSET, fit_frozen
 from galpipe.lvm.loop import LoopSettings, Progress
 from galpipe.lvm.mocksky import mock_packs, read_packs, training_specs
 from galpipe.lvm.model import GalaxyModel, device_of, new_model
@@ -27,9 +27,6 @@ from galpipe.lvm.realset import RealSet, read_real, real_set, write_real
 from galpipe.lvm.teacher import Lesson, lessons, read_lesson, train_teacher, write_lesson
 from galpipe.lvm.weights import load_model, read_card, save_model, take_over
 from galpipe.mock.spec import SKY_VERSION
-
-CALIBRATION_SEED_OFFSET = 4000
-"""Calibration bricks have seeds this far from the training bricks', as held-out ones have `HELD_SEED_OFFSET`."""
 
 
 @dataclass(frozen=True)

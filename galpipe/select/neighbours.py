@@ -28,7 +28,7 @@ POINTS_PER_LIST = 39
 
 MOST_LISTS = 4096
 
-PROBES = 16
+PROBES = 32
 """Lists that a search looks into."""
 
 EMPTY = -1
@@ -148,7 +148,8 @@ def build_index(folder: Path, batches: Batches, space: Space, sample: FloatArray
 
 
 def _trained(sample: FloatArray, part_rows: int) -> faiss.Index:
-    lists = int(np.clip(min(2 * np.sqrt(min(part_rows, 4 * len(sample))), len(sample) / POINTS_PER_LIST), 1, MOST_LISTS))
+    # a sample of a larger catalog stands for more rows than it has
+    lists = int(np.clip(min(np.sqrt(min(part_rows, 5 * len(sample))), len(sample) / POINTS_PER_LIST), 1, MOST_LISTS))
     index = faiss.index_factory(sample.shape[1], f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
     index.train(sample)
     return index
@@ -170,10 +171,27 @@ def search_index(files: Sequence[Path], space: Space, queries: FloatArray, n: in
     """
     wanted, best = space.directions(queries), nothing(len(queries), n)
     for index in opened(files, wanted.shape[1]):
-        index.nprobe = min(probes, index.nlist)
-        cosine, ids = index.search(wanted, n)
-        best = best.merged(_found(cosine, ids))
+        best = best.merged(_search(index, wanted, n, probes))
     return best
+
+
+def memory_index(ids: Ids, vectors: FloatArray, space: Space) -> faiss.Index:
+    """The same index of some embeddings, shape (N, E), in memory."""
+    directions = space.directions(vectors)
+    index = _trained(directions, len(ids))
+    index.add_with_ids(directions, ids)
+    return index
+
+
+def search_memory(index: faiss.Index, space: Space, queries: FloatArray, n: int, probes: int = PROBES) -> Found:
+    """Search an index of `memory_index`."""
+    return _search(index, space.directions(queries), n, probes)
+
+
+def _search(index: faiss.Index, wanted: FloatArray, n: int, probes: int) -> Found:
+    index.nprobe = min(probes, index.nlist)
+    cosine, ids = index.search(wanted, n)
+    return _found(cosine, ids)
 
 
 def opened(files: Sequence[Path], dimensions: int) -> Iterator[faiss.Index]:
