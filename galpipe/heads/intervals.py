@@ -78,9 +78,12 @@ def uncalibrated() -> Values:
 
 def band_sets(context: StampContext) -> npt.NDArray[np.int64]:
     """Which bands each stamp has, as a number from 0 to 7, shape (N,)."""
+    return np.asarray((_present(context) << np.arange(len(MODEL_BANDS))).sum(axis=1), np.int64)
+
+
+def _present(context: StampContext) -> npt.NDArray[np.bool_]:
     inside = slice(context.margin, context.margin + context.size)
-    there = context.valid[:, :, inside, inside].mean(axis=(2, 3)) >= LEAST_VALID
-    return np.asarray((there << np.arange(len(MODEL_BANDS))).sum(axis=1), np.int64)
+    return np.asarray(context.valid[:, :, inside, inside].mean(axis=(2, 3)) >= LEAST_VALID)
 
 
 def coarse_facts(mag: Values, radius: Values, context: StampContext) -> Values:
@@ -113,10 +116,10 @@ def with_sigma(facts: Values, sigma: Values, usual: float) -> Values:
 
 
 def _over_bands(name: str, context: StampContext) -> Values:
-    """Geometric mean over the bands that are known, shape (N,); NaN where none is."""
+    """Geometric mean over the bands that are there and known, shape (N,); NaN where none is."""
     rows = context.sources.num_rows
     columns = np.stack([float_column(context.sources, f"{name}_{band}", rows) for band in MODEL_BANDS], axis=1)
-    good = np.isfinite(columns) & (columns > 0)
+    good = np.isfinite(columns) & (columns > 0) & _present(context)
     logs = np.where(good, np.log(np.where(good, columns, 1.0)), 0.0)
     count = good.sum(axis=1)
     return np.where(count > 0, np.exp(logs.sum(axis=1) / np.maximum(count, 1)), np.nan)
@@ -180,8 +183,7 @@ def apply(weights: Values, sigma: Values, facts: Values, sets: npt.NDArray[np.in
     """
     numbers = np.einsum("fnk,nk->fn", weights[:, sets], facts)
     half, low, high = np.exp(np.clip(numbers[HALF_68:], np.log(SMALLEST), 6.0)) * sigma
-    # the 95 % interval holds the 68 % one
-    return numbers[SHIFT] * sigma, half, np.maximum(low, half), np.maximum(high, half)
+    return numbers[SHIFT] * sigma, half, low, high
 
 
 def coverage(error: Values, half: Values) -> float:

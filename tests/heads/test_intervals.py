@@ -67,14 +67,6 @@ def test_few_stamps_change_nothing_and_a_missing_set_learns_from_the_other_degra
     assert np.allclose(weights[:, 1], weights[:, 3])
 
 
-def test_the_95_percent_interval_holds_the_68_percent_one() -> None:
-    weights = intervals.uncalibrated()
-    weights[intervals.HALF_68, :, 0] = 1.0
-    sigma = np.ones(3)
-    _, half, low, high = intervals.apply(weights, sigma, np.eye(3, intervals.FACTS), np.full(3, FULL))
-    assert (low >= half).all() and (high >= half).all()
-
-
 @given(st.lists(st.floats(0, HIGHEST - 0.05), min_size=1, max_size=8))
 def test_soft_bins_keep_the_redshift(redshifts: list[float]) -> None:
     values = np.array(redshifts)
