@@ -30,8 +30,12 @@ LEAST_VALID = 0.3
 LEAST_ROWS = 100
 """Stamps with a known value below which a set of bands keeps the predicted sigmas."""
 
-PENALTY = 1e-2
-"""Ridge penalty of the regressions."""
+PENALTY, BRICK_PENALTY = 0.01, 3.0
+"""Ridge penalties of the regressions; the second is of depth and seeing, which a handful of bricks cannot tell from what else is theirs.
+Measured on six bricks, two of which calibrated: coverage in the others strays by 0.045 (rms), by 0.078 with one penalty for all."""
+
+OF_THE_BRICK = slice(5, 8)
+"""Facts that are nearly the same for all stamps of a brick."""
 
 STEPS = 60
 
@@ -156,13 +160,20 @@ def _quantile(facts: Values, values: Values, level: float) -> Values:
     """Weights of the linear quantile, by majorization (Hunter & Lange 2000, J. Comp. Graph. Stat. 9, 60); exact over all rows."""
     weights = np.zeros(facts.shape[1])
     weights[0] = np.quantile(values, level)
-    stiff = PENALTY * len(values) * np.diag([0.0, *np.ones(facts.shape[1] - 1)])
+    stiff = len(values) * np.diag(penalties(PENALTY, BRICK_PENALTY))
     for step in range(STEPS):
         near = 1.0 / (np.abs(values - facts @ weights) + max(0.1 * 0.9**step, 1e-3))
         weighted = facts * near[:, None]
         weights = np.linalg.solve(weighted.T @ facts + stiff, weighted.T @ values + (2 * level - 1) * facts.sum(axis=0))
     weights[0] += np.quantile(values - facts @ weights, level)
     return weights
+
+
+def penalties(usual: float, of_the_brick: float) -> Values:
+    """One penalty per fact, shape (9,): none for the constant, and a stiffer one for what belongs to a brick."""
+    each = np.full(FACTS, usual)
+    each[0], each[OF_THE_BRICK] = 0.0, of_the_brick
+    return each
 
 
 def apply(weights: Values, sigma: Values, facts: Values, sets: npt.NDArray[np.int64]) -> tuple[Values, Values, Values, Values]:

@@ -89,7 +89,7 @@ def _nearest(
     for one, two, apart in sorted(pairs.tolist(), key=lambda pair: (pair[2], pair[0], pair[1])):
         source, spectrum = int(sources[1][one]), int(spectra[1][two])
         if rows[source] < 0 and spectrum not in taken:
-            rows[source], separation[source] = spectrum, float(np.degrees(2 * np.arcsin(apart / 2)) * 3600)
+            rows[source], separation[source] = spectrum, float(np.degrees(2 * np.arcsin(float(apart) / 2)) * 3600)
             taken.add(spectrum)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from galpipe.lvm.weights import save_model
 from galpipe.survey.photometry import ellipticity, mag_to_nanomaggies
 from tests.lvm.toy import TINY, toy_pack
 
-COUNT = 1200
+COUNT = 600
 
 
 def measured(scatter: float, stated: float) -> tuple[pa.Table, pa.Table]:
@@ -60,19 +61,25 @@ def measured(scatter: float, stated: float) -> tuple[pa.Table, pa.Table]:
     return pa.table(answers), pa.table(columns | truth)
 
 
+@cache
+def honest() -> dict:
+    """Figures of answers whose sigmas are right."""
+    return compare(*measured(0.05, 0.05))
+
+
 def find(result: dict, quantity: str, by: str = "all", where: str = "all", method: str = "lvm") -> dict:
     return next(row for row in result["rows"] if (row["quantity"], row["by"], row["bin"], row["method"]) == (quantity, by, where, method))
 
 
 def test_known_errors_come_out_with_bars_that_hold_them() -> None:
-    result = compare(*measured(0.05, 0.05))
+    result = honest()
     row = find(result, "lvm_mag_r")
     assert row["galaxies"] == COUNT
-    assert row["scatter"] == pytest.approx(0.05, abs=0.005) and row["scatter_low"] < 0.05 < row["scatter_high"]
-    assert row["bias"] == pytest.approx(0, abs=0.006) and row["outliers"] == 0
-    assert row["coverage68"] == pytest.approx(0.68, abs=0.04) and row["coverage95"] == pytest.approx(0.95, abs=0.02)
-    assert find(result, "lvm_mag_r", method="tractor")["scatter"] == pytest.approx(0.0217, abs=0.003)
-    assert find(result, "lvm_position_angle")["scatter"] == pytest.approx(5, abs=0.5)
+    assert row["scatter"] == pytest.approx(0.05, abs=0.007) and row["scatter_low"] < 0.05 < row["scatter_high"]
+    assert row["bias"] == pytest.approx(0, abs=0.008) and row["outliers"] == 0
+    assert row["coverage68"] == pytest.approx(0.68, abs=0.05) and row["coverage95"] == pytest.approx(0.95, abs=0.02)
+    assert find(result, "lvm_mag_r", method="tractor")["scatter"] == pytest.approx(0.0217, abs=0.004)
+    assert find(result, "lvm_position_angle")["scatter"] == pytest.approx(5, abs=0.8)
     assert find(result, "z_mock")["scatter"] < 0.03
     groups = {(row["by"], row["bin"]) for row in result["rows"]}
     assert {by for by, _ in groups} == {"all", "magnitude", "size/seeing", "depth", "region"}
@@ -84,14 +91,14 @@ def test_known_errors_come_out_with_bars_that_hold_them() -> None:
 
 
 def test_overconfident_answers_are_told() -> None:
-    honest, boasting = compare(*measured(0.05, 0.05)), compare(*measured(0.05, 0.02))
+    boasting = compare(*measured(0.05, 0.02))
     assert find(boasting, "lvm_mag_r")["coverage68"] < 0.35
-    assert boasting["coverage"]["outside_beyond_error"] > honest["coverage"]["outside_beyond_error"]
+    assert boasting["coverage"]["outside_beyond_error"] > honest()["coverage"]["outside_beyond_error"]
     assert any("lvm_axis_ratio, region north" in name for name in boasting["coverage"]["which"])
 
 
 def test_a_redshift_pdf_is_judged_as_a_whole() -> None:
-    pdf = compare(*measured(0.05, 0.05))["redshift"]
+    pdf = honest()["redshift"]
     assert sum(pdf["pit_histogram"]) == COUNT and len(pdf["pit_histogram"]) == 10
     assert max(pdf["pit_histogram"]) < 1.5 * COUNT / 10
     assert pdf["crps"] < 0.3 * pdf["crps_constant"]
@@ -121,7 +128,7 @@ def test_bins_divide_every_value_once() -> None:
 
 
 def test_tables_and_drawings_are_made() -> None:
-    result = compare(*measured(0.05, 0.02))
+    result = honest()
     text = text_table(result)
     assert "lvm_mag_r" in text and "tractor" in text and "PIT histogram" in text
     assert draw(result).startswith(b"\x89PNG")

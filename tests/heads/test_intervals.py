@@ -38,8 +38,8 @@ def wrong(count: int, seed: int, code: int = FULL) -> Measured:
     facts = facts_of(count, rng)
     true = np.exp(0.8 * facts[:, 1])
     noise = rng.normal(size=count)
-    error = true * (0.3 + np.where(noise > 0, 2.0, 1.0) * noise)
     sigma = np.full(count, 0.5)
+    error = 0.3 * sigma + true * np.where(noise > 0, 2.0, 1.0) * noise
     return Measured(error, sigma, intervals.with_sigma(facts, sigma, 0.5), np.full(count, code))
 
 
