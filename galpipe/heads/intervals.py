@@ -27,7 +27,7 @@ BAND_SETS = 2 ** len(MODEL_BANDS)
 LEAST_VALID = 0.3
 """Share of valid pixels from which on a band counts as there."""
 
-LEAST_ROWS = 100
+LEAST_ROWS = 200
 """Stamps with a known value below which a set of bands keeps the predicted sigmas."""
 
 PENALTY, BRICK_PENALTY = 0.01, 3.0

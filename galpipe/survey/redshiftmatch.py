@@ -99,7 +99,7 @@ def _unit_vectors(table: pa.Table) -> tuple[Floats, Floats, Floats]:
 
 
 def _arcsec(one: Floats, other: Floats) -> float:
-    return float(np.degrees(2 * np.arcsin(min(np.linalg.norm(one - other) / 2, 1.0))) * 3600)
+    return float(np.degrees(2 * np.arcsin(np.minimum(np.linalg.norm(one - other) / 2, 1.0))) * 3600)
 
 
 def _numbers(table: pa.Table, name: str) -> Floats:
