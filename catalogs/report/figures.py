@@ -73,7 +73,7 @@ HISTOGRAMS = (
     Histogram(("lvm_sersic_n",), "model Sersic index", log=True),
     Histogram(("lvm_axis_ratio",), "model axis ratio b/a", low=0, high=1),
     Histogram(("lvm_bulge_fraction",), "model bulge fraction", low=0, high=1),
-    Histogram(("z_mock",), "redshift"),
+    Histogram(("z_lvm", "z_mock"), "redshift"),
     Histogram(("merging_none_fraction",), "vote fraction not merging", low=0, high=1),
     Histogram(("restoration_filled_fraction",), "share of pixels filled", low=0, high=1),
 )

@@ -28,6 +28,7 @@ MOST_BRICKS = 8
 """Bricks whose stamps are opened."""
 
 FEATURED = "smooth-or-featured_featured-or-disk_fraction"
+REDSHIFTS = ("z_lvm", "z_mock")
 RADII = ("lvm_half_light_radius", "shape_r")
 SPREADS = ((f"{FEATURED}_hi", f"{FEATURED}_lo"),)
 WANTED = ("source_id", FEATURED, f"{FEATURED}_hi", f"{FEATURED}_lo", *RADII, "lvm_half_light_radius_sigma")
@@ -278,8 +279,9 @@ def describe(row: Mapping[str, Any], schema: pa.Schema) -> list[tuple[str, str, 
         lines.append(("radius, arcsec", value, f"Tractor {measured(row.get('shape_r'))}"))
     if row.get("coarse_sep_mag") is not None:
         lines.append((f"mag {row['coarse_sep_band']}, coarse stamp", measured(row["coarse_sep_mag"]), "sep"))
-    if "z_mock" in row:
-        lines.append(("redshift", measured(row["z_mock"], row.get("z_mock_sigma"), digits=3), _learned(schema, "z_mock") or "mock only"))
+    name = next((name for name in REDSHIFTS if name in row), "")
+    if name:
+        lines.append(("redshift", measured(row[name], row.get(f"{name}_sigma"), digits=3), _learned(schema, name) or "mock only"))
     if row.get("n_detections") is not None:
         sep = f"sep {row['sep_n_objects']}" if row.get("sep_n_objects") is not None else ""
         lines.append(("objects found", str(row["n_detections"]), sep))

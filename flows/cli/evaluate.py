@@ -170,10 +170,10 @@ def _number(text: str) -> int:
 
 def _few_shot_text(found: dict[str, Any]) -> str:
     head = f"{found['target']}: {found['rows']['training']} rows to learn from, {found['rows']['test']} to score on ({found['route']})"
-    lines = [head, f"  {'method':<14} {'labels':>7}  {'':<5} {'mean':>6} {'std':>6}  95 % interval"]
+    lines = [head, f"  {'method':<14} {'labels':>7}  {'':<10} {'mean':>6} {'std':>6}  95 % interval"]
     for item in found["results"]:
         figures = f"{item['mean']:>6.3f} {item['std']:>6.3f}  {item['low']:.3f} to {item['high']:.3f}"
-        lines.append(f"  {item['method']:<14} {item['labels']:>7}  {item['metric']:<5} {figures}")
+        lines.append(f"  {item['method']:<14} {item['labels']:>7}  {item['metric']:<10} {figures}")
     if found.get("model", {}).get("saw_labels"):
         lines.append("  the model was trained with labels of this set: its rows are not figures of few labels")
     return "\n".join([*lines, *(f"  left out: {count}, {reason}" for reason, count in found["left_out"].items())])

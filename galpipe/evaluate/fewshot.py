@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galpipe.errors import BadData, ConfigurationError
-from galpipe.evaluate.linear import Floats
+from galpipe.evaluate.linear import LEAST_LABELS, LEVELS, Floats, learn_number
 from galpipe.evaluate.methods import METHODS, Method, Task, method
-from galpipe.evaluate.scores import METRICS, over_seeds
+from galpipe.evaluate.scores import METRICS, coverage, over_seeds
 from galpipe.labels.groups import group_rows
 from galpipe.labels.labelset import LabelSet
 from galpipe.labels.target import Target, TargetSpec
@@ -23,6 +23,9 @@ Progress = Callable[[str, int, int], None]
 
 TEST_SHARE = 0.3
 """Part of the groups that is held out where there is no test set of its own."""
+
+LINEAR = ("lvm", "imagenet")
+"""Methods that learn on frozen features, whose numbers come with conformal intervals."""
 
 ALL = 0
 """Number of shots that stands for every label."""
@@ -161,15 +164,23 @@ def _of_method(
     total = len(wanted.shots) * wanted.seeds
     for place, shots in enumerate(wanted.shots):
         predictions: list[Floats] = []
+        intervals: list[Floats] = []
         for seed in range(wanted.seeds):
             rows = draw(answers, shots, task.classes, seed)
             predictions.append(way.learn(_rows(train, rows), answers[rows], test, (task, seed)))
+            if not task.classes and name in LINEAR and len(rows) >= LEAST_LABELS:
+                learned = learn_number(_rows(train, rows), answers[rows].astype(np.float64), seed)
+                intervals.append(np.stack([predictions[-1], *(np.full(len(truth), half) for half in learned.half_widths)], axis=1))
             if progress is not None:
                 progress(name, place * wanted.seeds + seed + 1, total)
         for metric in metrics:
             score = asdict(over_seeds(METRICS[metric], truth, predictions))
             used = len(draw(answers, shots, task.classes, 0))
             results.append({"method": name, "metric": metric, "shots": shots or "all", "labels": used, **score, "seeds": wanted.seeds})
+        for column, level in enumerate(LEVELS, 1) if intervals else ():
+            score = asdict(over_seeds(coverage, truth, [item[:, [0, column]] for item in intervals]))
+            held = {"method": name, "metric": f"coverage{100 * level:.0f}", "shots": shots or "all", "labels": len(rows)}
+            results.append(held | score | {"seeds": wanted.seeds})
     return results
 
 

@@ -183,7 +183,7 @@ def predictions(predictor: Predictor, stamps: StampSet) -> tuple[list[Column], N
     for head in predictor.model.head_list():
         for column in head.columns():
             values = _values(table[column.name])
-            if values is not None and not column.name.endswith(("_lo", "_hi")):
+            if values is not None and not column.name.endswith(("_lo", "_hi", "_lo95", "_hi95")):
                 columns.append(Column(column.name, head.name, values))
     vectors = np.array(table["embedding"].to_pylist(), np.float64)
     return columns, vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

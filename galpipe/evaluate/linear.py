@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, RidgeCV
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+
+from galpipe.errors import ConfigurationError
 
 Floats = NDArray[np.float64]
 
@@ -15,6 +19,12 @@ STRENGTHS = np.logspace(-4, 1, 6)
 """Inverse regularization strengths that cross-validation chooses from; features are standardized."""
 
 FOLDS = 5
+LEVELS = (0.68, 0.95)
+"""Shares of galaxies that the intervals of a learned number hold."""
+
+LEAST_LABELS = 10
+"""Labels below which no interval can be stated."""
+
 ALPHAS = np.logspace(-1, 5, 13)
 
 
@@ -53,3 +63,70 @@ def class_scores(features: Floats, codes: NDArray[np.int64], test: Floats, class
 def number_scores(features: Floats, values: Floats, test: Floats) -> Floats:
     """Ridge regression, its strength chosen by leave-one-out; shape (M,)."""
     return np.asarray(make_pipeline(StandardScaler(), RidgeCV(alphas=ALPHAS)).fit(features, values).predict(test), np.float64)
+
+
+@dataclass(frozen=True)
+class LearnedNumber:
+    """A number learned from embeddings, with intervals.
+
+    Parameters
+    ----------
+    weights : ndarray, shape (F,)
+        Of the embeddings as they are.
+    intercept : float
+    half_widths : tuple of float
+        Half-widths of the 68 and 95 % intervals.
+    labels : int
+        Galaxies that it was learned from.
+    """
+
+    weights: Floats
+    intercept: float
+    half_widths: tuple[float, ...]
+    labels: int
+
+    def predict(self, embeddings: Floats) -> Floats:
+        """Values of galaxies, shape (M,), from embeddings of shape (M, F)."""
+        return np.asarray(embeddings @ self.weights + self.intercept, np.float64)
+
+
+def learn_number(embeddings: Floats, values: Floats, seed: int = 0) -> LearnedNumber:
+    """Learn any number (a metallicity, a color, a mass) from stored embeddings of galaxies for which it is known.
+
+    Ridge regression as `number_scores`; the intervals are conformal: quantiles of the errors that galaxies have when their own fold did
+    not take part (CV conformal, Barber et al. 2021, Ann. Stat. 49, 486), so that they hold for galaxies of the same population whatever
+    the model.
+
+    Parameters
+    ----------
+    embeddings : ndarray, shape (N, F)
+        Column ``embedding`` of a catalog, or of `galpipe.lvm.predict.Predictor.predict`.
+    values : ndarray, shape (N,)
+    seed : int
+        Of the folds.
+
+    Raises
+    ------
+    ConfigurationError
+        If there are fewer than 10 labels, they do not fit the embeddings, or one is not finite.
+    """
+    features = np.asarray(embeddings, np.float64)
+    if len(values) < LEAST_LABELS or len(features) != len(values) or not np.isfinite(values).all():
+        raise ConfigurationError(f"at least {LEAST_LABELS} finite labels, one per embedding", f"{len(values)} for {len(features)}")
+    errors = np.zeros(len(values))
+    for learn, asked in KFold(2 * FOLDS, shuffle=True, random_state=seed).split(features):
+        errors[asked] = np.abs(number_scores(features[learn], values[learn], features[asked]) - values[asked])
+    # the whole is read off at zero and at each axis, so that no detail of the pipeline is repeated here
+    probes = np.concatenate([np.zeros((1, features.shape[1])), np.eye(features.shape[1])])
+    answers = number_scores(features, values, probes)
+    return LearnedNumber(answers[1:] - answers[0], float(answers[0]), conformal_half_widths(errors), len(values))
+
+
+def conformal_half_widths(errors: Floats, levels: tuple[float, ...] = LEVELS) -> tuple[float, ...]:
+    """Half-widths that hold given shares of galaxies like these, from absolute errors of predictions that did not know the answer.
+
+    Of N errors the one of rank ceil((N + 1) level); the largest where N is too small for the level.
+    """
+    ordered = np.sort(errors)
+    ranks = [min(int(np.ceil((len(errors) + 1) * level)), len(errors)) for level in levels]
+    return tuple(float(ordered[rank - 1]) for rank in ranks)

@@ -65,7 +65,8 @@ def _scatter(axis: Axes, rows: list[dict[str, Any]], quantity: str) -> None:
             axis.set_xticks(np.arange(len(own)), [row["bin"] for row in own], fontsize=7)
     unit = next((row["unit"] for row in rows if row["unit"]), "")
     axis.set(title=quantity, ylabel=f"scatter ({unit})" if unit else "scatter", ylim=(0, None))
-    axis.legend(fontsize=7)
+    if rows:
+        axis.legend(fontsize=7)
 
 
 def _coverage(axis: Axes, result: dict[str, Any]) -> None:

@@ -162,21 +162,23 @@ def _row(method: str, errors: Errors, group: tuple[str, str, Mask], rng: np.rand
     if count < LEAST_GALAXIES:
         return None
     parts = (errors.error[use], errors.inside68[use], errors.inside95[use])
-    figures = _figures(*parts, errors.outlier)
+    figures = _figures(*(part[None] for part in parts), errors.outlier)[:, 0]
     drawn = rng.integers(count, size=(RESAMPLES, count))
-    again = np.array([_figures(*(part[rows] for part in parts), errors.outlier) for rows in drawn])
-    low, high = np.percentile(again, INTERVAL, axis=0)
+    low, high = np.percentile(_figures(*(part[drawn] for part in parts), errors.outlier), INTERVAL, axis=1)
     row: dict[str, Any] = {"quantity": errors.quantity, "unit": errors.unit, "method": method, "by": by, "bin": name, "galaxies": count}
     for place, what in enumerate(("bias", "scatter", "outliers", "coverage68", "coverage95")):
         row |= {what: float(figures[place]), f"{what}_low": float(low[place]), f"{what}_high": float(high[place])}
     return row
 
 
-def _figures(error: Values, inside68: Mask, inside95: Mask, outlier: float) -> tuple[float, float, float, float, float]:
-    """Median, NMAD (1.4826 times the median absolute deviation), share beyond the outlier limit, and both coverages."""
-    middle = float(np.median(error))
-    scatter = 1.4826 * float(np.median(np.abs(error - middle)))
-    return middle, scatter, float(np.mean(np.abs(error) > outlier)), float(np.mean(inside68)), float(np.mean(inside95))
+def _figures(error: Values, inside68: Mask, inside95: Mask, outlier: float) -> Values:
+    """Median, NMAD (1.4826 times the median absolute deviation), share beyond the outlier limit, and both coverages.
+
+    Of samples of shape (R, K); the result has the shape (5, R).
+    """
+    middle = np.median(error, axis=1)
+    scatter = 1.4826 * np.median(np.abs(error - middle[:, None]), axis=1)
+    return np.stack([middle, scatter, np.mean(np.abs(error) > outlier, axis=1), inside68.mean(axis=1), inside95.mean(axis=1)])
 
 
 def _pdf_figures(predicted: pa.Table, sources: pa.Table, redshift: str) -> dict[str, Any]:

@@ -64,6 +64,11 @@ def rmse(values: NDArray[np.generic], predicted: Floats) -> float:
     return float(np.sqrt(np.mean((np.asarray(values, np.float64) - predicted) ** 2)))
 
 
+def coverage(values: NDArray[np.generic], predicted: Floats) -> float:
+    """Share of the values within a half-width of the prediction; ``predicted`` has the shape (N, 2), prediction and half-width."""
+    return float(np.mean(np.abs(np.asarray(values, np.float64) - predicted[:, 0]) <= predicted[:, 1]))
+
+
 METRICS: dict[str, Metric] = {"auc": macro_auc, "r2": r2, "rmse": rmse}
 
 

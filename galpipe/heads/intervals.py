@@ -27,11 +27,15 @@ BAND_SETS = 2 ** len(MODEL_BANDS)
 LEAST_VALID = 0.3
 """Share of valid pixels from which on a band counts as there."""
 
-LEAST_ROWS = 100
+LEAST_ROWS = 200
 """Stamps with a known value below which a set of bands keeps the predicted sigmas."""
 
-PENALTY = 1e-2
-"""Ridge penalty of the regressions."""
+PENALTY, BRICK_PENALTY = 0.01, 3.0
+"""Ridge penalties of the regressions; the second is of depth and seeing, which a handful of bricks cannot tell from what else is theirs.
+Measured on six bricks, two of which calibrated: coverage in the others strays by 0.045 (rms), by 0.078 with one penalty for all."""
+
+OF_THE_BRICK = slice(5, 8)
+"""Facts that are nearly the same for all stamps of a brick."""
 
 STEPS = 60
 
@@ -78,9 +82,12 @@ def uncalibrated() -> Values:
 
 def band_sets(context: StampContext) -> npt.NDArray[np.int64]:
     """Which bands each stamp has, as a number from 0 to 7, shape (N,)."""
+    return np.asarray((_present(context) << np.arange(len(MODEL_BANDS))).sum(axis=1), np.int64)
+
+
+def _present(context: StampContext) -> npt.NDArray[np.bool_]:
     inside = slice(context.margin, context.margin + context.size)
-    there = context.valid[:, :, inside, inside].mean(axis=(2, 3)) >= LEAST_VALID
-    return np.asarray((there << np.arange(len(MODEL_BANDS))).sum(axis=1), np.int64)
+    return np.asarray(context.valid[:, :, inside, inside].mean(axis=(2, 3)) >= LEAST_VALID)
 
 
 def coarse_facts(mag: Values, radius: Values, context: StampContext) -> Values:
@@ -113,10 +120,10 @@ def with_sigma(facts: Values, sigma: Values, usual: float) -> Values:
 
 
 def _over_bands(name: str, context: StampContext) -> Values:
-    """Geometric mean over the bands that are known, shape (N,); NaN where none is."""
+    """Geometric mean over the bands that are there and known, shape (N,); NaN where none is."""
     rows = context.sources.num_rows
     columns = np.stack([float_column(context.sources, f"{name}_{band}", rows) for band in MODEL_BANDS], axis=1)
-    good = np.isfinite(columns) & (columns > 0)
+    good = np.isfinite(columns) & (columns > 0) & _present(context)
     logs = np.where(good, np.log(np.where(good, columns, 1.0)), 0.0)
     count = good.sum(axis=1)
     return np.where(count > 0, np.exp(logs.sum(axis=1) / np.maximum(count, 1)), np.nan)
@@ -153,13 +160,20 @@ def _quantile(facts: Values, values: Values, level: float) -> Values:
     """Weights of the linear quantile, by majorization (Hunter & Lange 2000, J. Comp. Graph. Stat. 9, 60); exact over all rows."""
     weights = np.zeros(facts.shape[1])
     weights[0] = np.quantile(values, level)
-    stiff = PENALTY * len(values) * np.diag([0.0, *np.ones(facts.shape[1] - 1)])
+    stiff = len(values) * np.diag(penalties(PENALTY, BRICK_PENALTY))
     for step in range(STEPS):
         near = 1.0 / (np.abs(values - facts @ weights) + max(0.1 * 0.9**step, 1e-3))
         weighted = facts * near[:, None]
         weights = np.linalg.solve(weighted.T @ facts + stiff, weighted.T @ values + (2 * level - 1) * facts.sum(axis=0))
     weights[0] += np.quantile(values - facts @ weights, level)
     return weights
+
+
+def penalties(usual: float, of_the_brick: float) -> Values:
+    """One penalty per fact, shape (9,): none for the constant, and a stiffer one for what belongs to a brick."""
+    each = np.full(FACTS, usual)
+    each[0], each[OF_THE_BRICK] = 0.0, of_the_brick
+    return each
 
 
 def apply(weights: Values, sigma: Values, facts: Values, sets: npt.NDArray[np.int64]) -> tuple[Values, Values, Values, Values]:
@@ -180,8 +194,7 @@ def apply(weights: Values, sigma: Values, facts: Values, sets: npt.NDArray[np.in
     """
     numbers = np.einsum("fnk,nk->fn", weights[:, sets], facts)
     half, low, high = np.exp(np.clip(numbers[HALF_68:], np.log(SMALLEST), 6.0)) * sigma
-    # the 95 % interval holds the 68 % one
-    return numbers[SHIFT] * sigma, half, np.maximum(low, half), np.maximum(high, half)
+    return numbers[SHIFT] * sigma, half, low, high
 
 
 def coverage(error: Values, half: Values) -> float:

@@ -104,14 +104,19 @@ class Parameters(Head):
 
     def forward(self, features: Features) -> Outputs:
         """``mean`` and ``log_variance``, both (N, 9) in units of the training spread, and ``redshift``, (N, 64) logits."""
-        with full_precision(features.embedding):
-            sums = [features.photometry, self.moments(features.inputs), self.profile(features.inputs)]
-            measured = torch.cat(sums, dim=1)
-            hidden = self.hidden(torch.cat([features.embedding, features.center, features.inputs.conditions, measured], dim=1))
+        hidden, measured = self.latent(features)
+        with full_precision(hidden):
             mean, log_variance = self.gaussian(hidden).chunk(2, dim=1)
             redshift = self.redshift(hidden)
             mean = mean + self.direct(measured)
         return {"mean": mean, "log_variance": log_variance.clamp(-11.0, 4.0), "redshift": redshift}
+
+    def latent(self, features: Features) -> tuple[Tensor, Tensor]:
+        """What the last layers see, (N, 128), and the sums over pixels, (N, 204)."""
+        with full_precision(features.embedding):
+            measured = torch.cat([features.photometry, self.moments(features.inputs), self.profile(features.inputs)], dim=1)
+            hidden: Tensor = self.hidden(torch.cat([features.embedding, features.center, features.inputs.conditions, measured], dim=1))
+        return hidden, measured
 
     def targets(self, truth: Truth) -> Outputs:
         """``parameters`` of shape (N, 9) and ``redshift`` of shape (N, 64), NaN where unknown."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from galpipe.heads.intervals import BAND_SETS, FACTS, LEAST_ROWS, with_sigma
+from galpipe.heads.intervals import BAND_SETS, FACTS, LEAST_ROWS, penalties, with_sigma
 from galpipe.heads.redshiftpdf import crps, cumulative, pit, probabilities, quantiles, soft_bins
 
 Values = npt.NDArray[np.float64]
@@ -20,8 +20,8 @@ Values = npt.NDArray[np.float64]
 LEVELS: Values = np.linspace(0.0, 1.0, 33)
 """Cumulative probabilities at which the map is kept."""
 
-STIFF = 0.01
-"""Penalty on the temperature's dependence on facts."""
+STIFF, BRICK_STIFF = 0.01, 1.0
+"""Penalties on the temperature's dependence on facts, and on those of the brick."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,7 @@ def fit(logits: Values, redshift: Values, facts: Values, sets: npt.NDArray[np.in
 
 def _temperature(logits: Values, wanted: Values, facts: Values) -> Values:
     """Weights of the log temperature that minimize the cross entropy."""
+    stiff = penalties(STIFF, BRICK_STIFF)
 
     def objective(weights: Values) -> tuple[float, Values]:
         cold = np.exp(-np.clip(facts @ weights, -3.0, 3.0))[:, None]
@@ -117,8 +118,7 @@ def _temperature(logits: Values, wanted: Values, facts: Values) -> Values:
         pdf = probabilities(scaled)
         entropy = -(wanted * np.log(np.maximum(pdf, 1e-30))).sum(axis=1).mean()
         slope = ((wanted - pdf) * scaled).sum(axis=1)
-        penalty, pull = STIFF * float((weights[1:] ** 2).sum()), np.concatenate([[0.0], 2 * STIFF * weights[1:]])
-        return float(entropy) + penalty, (slope[:, None] * facts).mean(axis=0) + pull
+        return float(entropy) + float(stiff @ weights**2), (slope[:, None] * facts).mean(axis=0) + 2 * stiff * weights
 
     return np.asarray(minimize(objective, np.zeros(FACTS), jac=True, method="L-BFGS-B").x, np.float64)
 

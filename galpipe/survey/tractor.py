@@ -93,7 +93,29 @@ def read_tractor(path: Path, unit: Unit | None = None) -> pa.Table:
     BadData
         If the file does not read, lacks a needed column (named) or is of another brick.
     """
-    name, label = path.name, str(unit) if unit else ""
+    name = path.name
+    table = read_fits_table(path, str(unit) if unit else "")
+    if unit is None:
+        _require(table, ("ra", "dec"), name, "")
+        return turned(table)
+    return _as_brick(table, unit, name)
+
+
+def read_fits_table(path: Path, label: str = "") -> pa.Table:
+    """Any binary table of the survey, whatever its columns; arguments and result as `read_tractor` has them.
+
+    Parameters
+    ----------
+    path : Path
+    label : str
+        Unit that the file is of, for messages.
+
+    Raises
+    ------
+    BadData
+        If the file does not read, or has no table.
+    """
+    name = path.name
     if path.stat().st_size == 0:
         raise BadData("a FITS table", "an empty file", unit=label, file=name)
     try:
@@ -110,11 +132,7 @@ def read_tractor(path: Path, unit: Unit | None = None) -> pa.Table:
     if table is None:
         raise BadData("a binary table", "no table HDU", unit=label, file=name)
     bits = ",".join(f"{key}={bit}" for key, bit in bit_names(cards).items())
-    table = table.replace_schema_metadata({"maskbits": bits, "stated_rows": str(stated)})
-    if unit is None:
-        _require(table, ("ra", "dec"), name, "")
-        return turned(table)
-    return _as_brick(table, unit, name)
+    return table.replace_schema_metadata({"maskbits": bits, "stated_rows": str(stated)})
 
 
 def _first_table(hdus: fits.HDUList) -> pa.Table | None:

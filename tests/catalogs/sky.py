@@ -29,6 +29,7 @@ HEADS = (
     Column("smooth-or-featured_proportion_asked", pa.float32(), "", "Share of volunteers asked", 1e-3, "mapped"),
     Column("mag_model_r", pa.float32(), "mag", "Magnitude", 1e-3, "mock only"),
     Column("z_mock", pa.float32(), "", "Mock redshift", 1e-3, "mock only"),
+    Column("z_mock_pdf", pa.list_(pa.float16(), 4), "", "Mock redshift, probability per bin", 1e-2, "mock only"),
     Column("detections", pa.list_(DETECTION), "", "Objects in the stamp", 1e-2, "mock only"),
 )
 
@@ -81,6 +82,8 @@ def make_predictions(sources: pa.Table, seed: int = 0) -> pa.Table:
     table["smooth-or-featured_proportion_asked"] = pa.array(np.ones(rows, np.float32))
     table["mag_model_r"] = pa.array(random.uniform(15, 20, rows).astype(np.float32))
     table["z_mock"] = pa.array(random.uniform(0, 1, rows).astype(np.float32))
+    pdf = random.dirichlet([1, 1, 1, 1], rows).astype(np.float16).ravel()
+    table["z_mock_pdf"] = pa.FixedSizeListArray.from_arrays(pa.array(pdf, pa.float16()), 4)
     found = [[_detection(row, index) for index in range(row % 3)] for row in range(rows)]
     table["detections"] = pa.array(found, pa.list_(DETECTION))
     vectors = random.normal(size=(rows, 8)).astype(np.float16)

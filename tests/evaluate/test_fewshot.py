@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from flows.cli.evaluate import evaluate
 from galpipe.errors import BadData, ConfigurationError
 from galpipe.evaluate.fewshot import ALL, FewShot, draw, few_shot, seen_by
-from galpipe.evaluate.linear import class_scores, number_scores
+from galpipe.evaluate.linear import class_scores, conformal_half_widths, learn_number, number_scores
 from galpipe.evaluate.methods import Imagenet, Scratch, Task, imagenet_network, turn_quarters
 from galpipe.evaluate.scores import METRICS, auc, macro_auc, over_seeds, r2
 from galpipe.evaluate.supervised import Recipe
@@ -118,6 +118,24 @@ class TestLinear:
         x = np.random.default_rng(3).normal(size=(60, 3))
         assert r2(x @ [1, 2, 3], number_scores(x[:50], x[:50] @ [1, 2, 3], x)) > 0.99
 
+    def test_a_learned_number_predicts_as_the_regression_does_and_its_intervals_hold(self) -> None:
+        rng = np.random.default_rng(4)
+        x = rng.normal(3, 2, (900, 6))
+        y = x @ [1, -2, 0.5, 0, 0, 0] + 0.7 * rng.standard_t(4, 900)
+        learned = learn_number(x[:200], y[:200])
+        assert learned.predict(x) == pytest.approx(number_scores(x[:200], y[:200], x))
+        for half, level in zip(learned.half_widths, (0.68, 0.95), strict=True):
+            assert np.mean(np.abs(learned.predict(x[200:]) - y[200:]) <= half) == pytest.approx(level, abs=0.06)
+
+    def test_too_few_labels_have_no_interval(self) -> None:
+        with pytest.raises(ConfigurationError, match="at least 10 finite labels"):
+            learn_number(np.zeros((9, 2)), np.zeros(9))
+        with pytest.raises(ConfigurationError, match="one per embedding"):
+            learn_number(np.zeros((12, 2)), np.zeros(11))
+
+    def test_half_widths_are_ranks_of_the_errors(self) -> None:
+        assert conformal_half_widths(np.arange(1.0, 100.0), (0.68, 0.95, 0.999)) == (68.0, 95.0, 99.0)
+
 
 class TestFewShot:
     def test_what_is_plain_is_learned_and_scored_on_the_other_set(self, tmp_path: Path) -> None:
@@ -141,7 +159,8 @@ class TestFewShot:
     def test_numbers_get_two_metrics(self, tmp_path: Path) -> None:
         train = two_kinds(tmp_path / "a.parquet", 30)
         found = few_shot(train, None, FewShot(TargetSpec("size"), (ALL,), 1, ("lvm",)), predictor)
-        assert [item["metric"] for item in found["results"]] == ["r2", "rmse"]
+        assert [item["metric"] for item in found["results"]] == ["r2", "rmse", "coverage68", "coverage95"]
+        assert all(0 <= item["mean"] <= 1 for item in found["results"][2:])
 
     def test_networks_learn_it_too(self, tmp_path: Path) -> None:
         train, test = two_kinds(tmp_path / "a.parquet", 24), two_kinds(tmp_path / "b.parquet", 12, first=100)
