@@ -11,6 +11,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from galpipe.config import SURVEY_PIXSCALE
 from galpipe.lvm.inputs import MODEL_BANDS, PADDED_SIZE, SEEING_UNIT, Inputs
@@ -20,14 +21,14 @@ BRIGHTEST = 12.0
 
 SIGMA_PER_FWHM = 1 / 2.3548
 
-FILTERS = ((1e-3, 0.0), (0.03, 0.0), (0.1, 1.0), (0.1, 2.5))
+FILTERS = ((0.02, 0.0), (0.1, 0.7), (0.1, 1.5), (0.1, 3.0))
 """Per filter: noise over signal of the inverse, and sigma (px) of a Gaussian that smooths afterwards."""
 
 CANDIDATES = 1 + len(FILTERS)
 """The stamp with its gaps filled, and the filters' results."""
 
-NEAR, FAR = 1.5, 6.0
-"""Sigmas (px) of the Gaussians that fill gaps: the near one where it reaches, the far one beyond."""
+CELLS = (4, 16)
+"""Sides in pixels of the cells whose means fill gaps: the small ones where they hold data, else the large ones."""
 
 
 class FilterBank(nn.Module):
@@ -42,26 +43,27 @@ class FilterBank(nn.Module):
         self.register_buffer("squared", squared, persistent=False)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """Candidates in asinh units, float32, shape (N, `CANDIDATES`, 3, P, P)."""
-        filled = self.fill(inputs.pixels.float(), inputs.valid.float())
-        flux = torch.fft.rfft2(torch.sinh(filled.clamp(-BRIGHTEST, BRIGHTEST)))
+        """Candidates as fluxes in units of the bands' softening, float32, shape (N, `CANDIDATES`, 3, P, P)."""
+        filled = torch.sinh(fill(inputs.pixels.float(), inputs.valid.float()).clamp(-BRIGHTEST, BRIGHTEST))
+        flux = torch.fft.rfft2(filled)
         response = torch.exp(-0.5 * self.squared * ratio_sigma(inputs)[:, :, None, None] ** 2)
         found = [filled]
         for noise, smoothing in FILTERS:
             gain = (1 + noise) * response / (response**2 + noise) * torch.exp(-0.5 * self.squared * smoothing**2)
-            found.append(torch.asinh(torch.fft.irfft2(flux * gain, s=filled.shape[-2:])))
+            found.append(torch.fft.irfft2(flux * gain, s=filled.shape[-2:]))
         return torch.stack(found, dim=1)
 
-    def fill(self, pixels: Tensor, valid: Tensor) -> Tensor:
-        """Pixels with the gaps filled by the weighted mean of their surroundings, shape (N, 3, P, P), asinh units."""
-        known, weight = torch.fft.rfft2(pixels * valid), torch.fft.rfft2(valid)
-        near, far = (torch.exp(-0.5 * self.squared * sigma**2) for sigma in (NEAR, FAR))
-        side = pixels.shape[-2:]
-        reach = torch.fft.irfft2(weight * near, s=side).clamp(min=0)
-        closest = torch.fft.irfft2(known * near, s=side) / reach.clamp(min=0.02)
-        wide = torch.fft.irfft2(known * far, s=side) / torch.fft.irfft2(weight * far, s=side).clamp(min=0.02)
-        trusted = (reach / 0.1).clamp(max=1)
-        return torch.where(valid > 0, pixels, trusted * closest + (1 - trusted) * wide)
+
+def fill(pixels: Tensor, valid: Tensor) -> Tensor:
+    """Pixels with the gaps filled by the mean of the measured ones around, shape (N, 3, P, P), asinh units; 0 without any."""
+    result = torch.zeros_like(pixels)
+    for side in reversed(CELLS):
+        weight = functional.avg_pool2d(valid, side)
+        mean = functional.avg_pool2d(pixels * valid, side)
+        # neighbouring cells join smoothly, each with the weight of its data
+        weight, mean = (functional.interpolate(item, scale_factor=float(side), mode="bilinear") for item in (weight, mean))
+        result = torch.where(weight > 0.05, mean / weight.clamp(min=0.05), result)
+    return torch.where(valid > 0, pixels, result)
 
 
 def ratio_sigma(inputs: Inputs) -> Tensor:
