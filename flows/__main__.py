@@ -24,6 +24,7 @@ VERBS = {
     "verify": "look",
     "provenance": "look",
     "report": "pictures",
+    "restore": "restore",
     "train": "model",
     "models": "model",
     "labels": "labels",

@@ -10,6 +10,7 @@ import click
 
 from flows.cli.common import emit, json_option, root_option, say, verb
 from flows.cli.realism import realism
+from flows.cli.restoration import restoration
 from galpipe.errors import BadData, ConfigurationError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def evaluate() -> None:
 
 
 evaluate.add_command(realism)
+evaluate.add_command(restoration)
 
 
 @evaluate.command("jpeg")

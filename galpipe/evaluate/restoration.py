@@ -180,6 +180,7 @@ def measure(predictor: Predictor, packs: Mapping[str, Pack], settings: Settings,
         "target": _target(np.concatenate(seeing), settings.bands),
         "results": list(_results(gathered)),
         "parameters": {name: [asdict(item) for item in items] for name, items in TUNED.items()},
+        "methods": list(METHODS),
         "snr_edges": [float(edge) for edge in SNR_EDGES],
     }
 
@@ -249,7 +250,7 @@ def _results(gathered: Mapping[tuple[str, int, str], list[dict[str, float]]]) ->
         yield {"band": band, "snr_low": low, "snr_high": top, "method": method, "galaxies": len(found), "metrics": summary(found)}
 
 
-def tune(predictor: Predictor, pack: Pack, count: int, progress: Progress | None = None) -> dict[str, list[dict[str, Any]]]:
+def tune(pack: Pack, count: int, progress: Progress | None = None) -> dict[str, list[dict[str, Any]]]:
     """Try `GRID` on stamps that nothing is measured on, in r.
 
     Returns
@@ -260,7 +261,9 @@ def tune(predictor: Predictor, pack: Pack, count: int, progress: Progress | None
     rows = chosen_rows(pack, count)
     scores: dict[tuple[str, int, int], list[float]] = {}
     done = 0
-    for batch in batches(predictor, pack, rows, 16):
+    for first in range(0, len(rows), 16):
+        part = rows[first : first + 16]
+        batch = Batch(degraded(pack, part), truth_of(pack, part), {}, np.zeros(0, np.float32), _seeing(pack, part))
         for index in range(len(batch.inputs)):
             stamp, scene = cases(batch, index, "r")
             done += 1

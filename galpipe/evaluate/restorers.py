@@ -108,12 +108,12 @@ class Wavelet:
 Restorer = Lucy | Wavelet
 
 GRID: dict[str, tuple[Restorer, ...]] = {
-    "richardson-lucy": (*(Lucy(count, True) for count in (3, 6, 12, 24)), *(Lucy(count, False) for count in (2, 5, 10))),
+    "richardson-lucy": (*(Lucy(count, True) for count in (1, 2, 3, 4, 6, 12, 24)), *(Lucy(count, False) for count in (2, 5, 10))),
     "wavelet": tuple(
         Wavelet(method, factor, count)
-        for method, factors in (("BayesShrink", (1.0, 2.0, 3.0)), ("VisuShrink", (0.5, 1.0, 1.5)))
+        for method, factors in (("BayesShrink", (0.7, 1.0, 1.5, 2.0)), ("VisuShrink", (0.3, 0.5, 1.0)))
         for factor in factors
-        for count in (0, 3, 8)
+        for count in (0, 2, 3, 5)
     ),
 }
 """The parameters that are tried."""
@@ -159,7 +159,7 @@ def _shrink(plane: NDArray[np.float32], method: str, factor: float) -> NDArray[n
     padded = np.pad(plane, EDGE, mode="reflect").astype(np.float64)
     # asinh of flux over noise: the sky's scatter is 1
     arguments = {"wavelet": WAVELET, "method": method, "sigma": factor, "rescale_sigma": False}
-    found = skimage.cycle_spin(padded, func=skimage.denoise_wavelet, max_shifts=1, func_kw=arguments, num_workers=1)
+    found = skimage.cycle_spin(padded, func=skimage.denoise_wavelet, max_shifts=1, func_kw=arguments, workers=1)
     return np.asarray(found[EDGE:-EDGE, EDGE:-EDGE], dtype=np.float64)
 
 

@@ -29,13 +29,13 @@ PEAK = 6.0
 FLUX_SCALES = (4, 8, 16)
 """Sides in pixels of the squares whose fluxes the loss compares."""
 
-START = (-2.0, -1.5, -1.0, 0.0, 2.0, 2.0)
+START = (-1.5, -1.0, 0.0, 2.0, 2.0)
 """Logits of the shares of each candidate, and of empty sky, where a pixel's surroundings are dark and before anything is learned."""
 
-SLOPE = (0.5, 2.0, 1.5, 0.5, -0.5, -3.0)
+SLOPE = (2.0, 1.5, 0.5, -0.5, -3.0)
 """Logits that each asinh unit of the surroundings' brightness adds: the brighter, the sharper."""
 
-SURROUNDINGS = 3
+SURROUNDINGS = 2
 """The candidate whose brightness is meant: smoothed by 1.5 pixels."""
 
 BRIGHT = 4.0
@@ -112,12 +112,14 @@ class Restoration(Head):
         inputs : Inputs
         """
         candidates = self.bank(inputs)
-        around = functional.avg_pool2d(candidates[:, SURROUNDINGS], 2).asinh().clamp(0.0, BRIGHT)
+        around = functional.avg_pool2d(candidates[:, SURROUNDINGS], 2).clamp(0.0, BRIGHT)
         logits = choice.unflatten(1, (CANDIDATES + 1, -1)) + self.slope[:, :, None, None] * around[:, None]
         shares = torch.softmax(logits, dim=1)[:, :CANDIDATES]
         shares = functional.interpolate(shares.flatten(1, 2), scale_factor=2.0, mode="bilinear").unflatten(1, (CANDIDATES, -1))
-        flux = (shares * candidates).sum(dim=1)
-        return torch.asinh(flux + inputs.valid * added) + (1 - inputs.valid) * added
+        mixture = (shares * candidates).sum(dim=1)
+        # d y = d flux / cosh(y), nearly
+        reach = inputs.valid * torch.exp(-mixture.abs()) + 1 - inputs.valid
+        return mixture + reach * added
 
     def targets(self, truth: Truth) -> Outputs:
         """``clean`` (N, 3, P, P) and ``known`` (N, 1, P, P)."""

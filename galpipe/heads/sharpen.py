@@ -2,7 +2,8 @@
 
 The image of seeing F is the wanted one, of seeing ``sharpening * F``, convolved with a Gaussian of
 ``sigma = F / 2.3548 * sqrt(1 - sharpening**2)``. A regularized inverse of that Gaussian (Tikhonov & Arsenin 1977; at a constant ratio of
-noise to signal it is Wiener's filter) recovers what the noise allows. Every filter has gain 1 at frequency 0, and so keeps fluxes.
+noise to signal it is Wiener's filter) recovers what the noise allows. These filters have gain 1 at frequency 0,
+and so keep fluxes.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ BRIGHTEST = 12.0
 
 SIGMA_PER_FWHM = 1 / 2.3548
 
-FILTERS = ((0.02, 0.0), (0.1, 0.7), (0.1, 1.5), (0.1, 3.0))
-"""Per filter: noise over signal of the inverse, and sigma (px) of a Gaussian that smooths afterwards."""
+SHARP = ((0.02, 0.0), (0.1, 0.7))
+"""Per inverse filter: noise over signal, and sigma (px) of a Gaussian that smooths afterwards."""
 
-CANDIDATES = 1 + len(FILTERS)
-"""The stamp with its gaps filled, and the filters' results."""
+SMOOTH = (1.5, 3.0)
+"""Sigmas (px) of the Gaussians that smooth the last sharp image further. They smooth asinh units: of fluxes, a bright core would spread
+over its surroundings, where the smooth candidates are chosen, and a galaxy would gain light."""
+
+CANDIDATES = len(SHARP) + len(SMOOTH)
 
 CELLS = (4, 16)
 """Sides in pixels of the cells whose means fill gaps: the small ones where they hold data, else the large ones."""
@@ -43,27 +47,38 @@ class FilterBank(nn.Module):
         self.register_buffer("squared", squared, persistent=False)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """Candidates as fluxes in units of the bands' softening, float32, shape (N, `CANDIDATES`, 3, P, P)."""
-        filled = torch.sinh(fill(inputs.pixels.float(), inputs.valid.float()).clamp(-BRIGHTEST, BRIGHTEST))
-        flux = torch.fft.rfft2(filled)
+        """Candidates in asinh units, float32, shape (N, `CANDIDATES`, 3, P, P)."""
+        pixels = fill(inputs.pixels.float(), inputs.valid.float()).clamp(-BRIGHTEST, BRIGHTEST)
+        flux = torch.fft.rfft2(0.5 * (torch.exp(pixels) - torch.exp(-pixels)))
         response = torch.exp(-0.5 * self.squared * ratio_sigma(inputs)[:, :, None, None] ** 2)
-        found = [filled]
-        for noise, smoothing in FILTERS:
-            gain = (1 + noise) * response / (response**2 + noise) * torch.exp(-0.5 * self.squared * smoothing**2)
-            found.append(torch.fft.irfft2(flux * gain, s=filled.shape[-2:]))
+        found = []
+        for noise, smoothing in SHARP:
+            gain = (1 + noise) * response / (response**2 + noise) * self._smooth(smoothing)
+            found.append(asinh(torch.fft.irfft2(flux * gain, s=pixels.shape[-2:])))
+        faint = torch.fft.rfft2(found[-1])
+        found += [torch.fft.irfft2(faint * self._smooth(sigma), s=pixels.shape[-2:]) for sigma in SMOOTH]
         return torch.stack(found, dim=1)
+
+    def _smooth(self, sigma: float) -> Tensor:
+        return torch.exp(-0.5 * self.squared * sigma**2)
+
+
+def asinh(values: Tensor) -> Tensor:
+    """``torch.asinh``, five times faster on a CPU; good to 1e-6."""
+    size = values.abs()
+    return torch.log(size + torch.sqrt(size**2 + 1)) * values.sign()
 
 
 def fill(pixels: Tensor, valid: Tensor) -> Tensor:
     """Pixels with the gaps filled by the mean of the measured ones around, shape (N, 3, P, P), asinh units; 0 without any."""
-    result = torch.zeros_like(pixels)
-    for side in reversed(CELLS):
-        weight = functional.avg_pool2d(valid, side)
-        mean = functional.avg_pool2d(pixels * valid, side)
-        # neighbouring cells join smoothly, each with the weight of its data
-        weight, mean = (functional.interpolate(item, scale_factor=float(side), mode="bilinear") for item in (weight, mean))
-        result = torch.where(weight > 0.05, mean / weight.clamp(min=0.05), result)
-    return torch.where(valid > 0, pixels, result)
+    small, large = CELLS
+    weight, total = functional.avg_pool2d(valid, small), functional.avg_pool2d(pixels * valid, small)
+    step = large // small
+    # around a large cell: its neighbours too
+    far_weight, far = (functional.avg_pool2d(functional.avg_pool2d(item, step), 3, 1, 1) for item in (weight, total))
+    far = functional.interpolate(far / far_weight.clamp(min=1e-3), scale_factor=float(step), mode="bilinear")
+    mean = torch.where(weight > 0.2, total / weight.clamp(min=0.2), far)
+    return torch.where(valid > 0, pixels, functional.interpolate(mean, scale_factor=float(small), mode="bilinear"))
 
 
 def ratio_sigma(inputs: Inputs) -> Tensor:
