@@ -26,6 +26,7 @@ VERBS = {
     "similar": "unusual",
     "outliers": "unusual",
     "report": "pictures",
+    "restore": "restore",
     "train": "model",
     "models": "model",
     "labels": "labels",

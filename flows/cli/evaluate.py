@@ -12,6 +12,7 @@ from flows.cli.common import emit, json_option, root_option, say, verb
 from flows.cli.parameters import parameters
 from flows.cli.realism import realism
 from flows.cli.unusual import unusual
+from flows.cli.restoration import restoration
 from galpipe.errors import BadData, ConfigurationError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def evaluate() -> None:
 evaluate.add_command(parameters)
 evaluate.add_command(realism)
 evaluate.add_command(unusual)
+evaluate.add_command(restoration)
 
 
 @evaluate.command("jpeg")

@@ -17,7 +17,7 @@ from galpipe.config import SOFTENING
 from galpipe.heads.base import Head, Outputs, RawOutputs, Score, StampContext, Truth
 from galpipe.heads.sharpen import BRIGHTEST, CANDIDATES, FilterBank
 from galpipe.lvm.encoder import Features, ModelSettings, full_precision
-from galpipe.lvm.inputs import MODEL_BANDS, PADDED_SIZE, SHARPENING, float_column
+from galpipe.lvm.inputs import MODEL_BANDS, PADDED_SIZE, SHARPENING, Inputs, float_column
 
 CENTRAL = 8
 """Radius in pixels (2.1 arcsec) within which the catalog's restoration figures are taken."""
@@ -29,8 +29,17 @@ PEAK = 6.0
 FLUX_SCALES = (4, 8, 16)
 """Sides in pixels of the squares whose fluxes the loss compares."""
 
-START = (-2.0, -1.0, 2.0, 0.0, 0.0)
-"""Logits of the candidates' shares before anything is learned."""
+START = (-1.5, -1.0, 0.0, 2.0, 2.0)
+"""Logits of the shares of each candidate, and of empty sky, where a pixel's surroundings are dark and before anything is learned."""
+
+SLOPE = (2.0, 1.5, 0.5, -0.5, -3.0)
+"""Logits that each asinh unit of the surroundings' brightness adds: the brighter, the sharper."""
+
+SURROUNDINGS = 2
+"""The candidate whose brightness is meant: smoothed by 1.5 pixels."""
+
+BRIGHT = 4.0
+"""asinh units above which the surroundings' brightness counts no further."""
 
 LEVELS = (0.68, 0.95)
 """Shares of pixels that the stated intervals hold."""
@@ -40,6 +49,10 @@ BRIGHTNESS = (0.25, 0.75, 1.5, 3.0)
 
 RATIOS = np.geomspace(1e-2, 1e2, 161)
 """Edges of the bins in which calibration counts errors over predicted spreads."""
+
+
+LEAST_PIXELS = 500
+"""Held-out pixels that a calibration factor rests on at least; with fewer it stays as it was."""
 
 
 class Restoration(Head):
@@ -58,12 +71,13 @@ class Restoration(Head):
         self.film = nn.Linear(1, settings.decoder)
         self.hidden = nn.Conv2d(settings.decoder, settings.decoder, 3, padding=1)
         self.last = nn.Conv2d(settings.decoder, 8 * bands, 3, padding=1)
-        self.choice = nn.Conv2d(settings.decoder, CANDIDATES * bands, 1)
+        self.choice = nn.Conv2d(settings.decoder, (CANDIDATES + 1) * bands, 1)
         # training starts from the filtered images: unlearned additions would cost flux first
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.choice.weight)
         with torch.no_grad():
             self.choice.bias.copy_(torch.tensor(START).repeat_interleave(bands))
+        self.slope = nn.Parameter(torch.tensor(SLOPE)[:, None].repeat(1, bands))
         # half widths of a Laplace distribution's intervals, until `calibrate` has measured them
         laplace = -torch.log(1 - torch.tensor(LEVELS))
         shape = (len(LEVELS), 2, bands, len(BRIGHTNESS) + 1)
@@ -83,10 +97,29 @@ class Restoration(Head):
         added, log_sigma = functional.pixel_shuffle(self.last(hidden).float(), 2).chunk(2, dim=1)
         choice = self.choice(hidden).float()
         with full_precision(choice):
-            choice = functional.interpolate(choice, scale_factor=2.0, mode="bilinear")
-            shares = torch.softmax(choice.unflatten(1, (CANDIDATES, len(MODEL_BANDS))), dim=1)
-            restored = added + (shares * self.bank(features.inputs)).sum(dim=1)
+            restored = self.mixed(choice, added, features.inputs)
         return {"restored": restored, "log_sigma": (log_sigma - 1.0).clamp(-6.0, 3.0)}
+
+    def mixed(self, choice: Tensor, added: Tensor, inputs: Inputs) -> Tensor:
+        """The candidates in their shares, and an addition: of flux where there is data, so that bright pixels keep theirs; else free.
+
+        Parameters
+        ----------
+        choice : Tensor
+            Shape (N, 3 (K + 1), P / 2, P / 2), logits of the candidates and of empty sky.
+        added : Tensor
+            Shape (N, 3, P, P).
+        inputs : Inputs
+        """
+        candidates = self.bank(inputs)
+        around = functional.avg_pool2d(candidates[:, SURROUNDINGS], 2).clamp(0.0, BRIGHT)
+        logits = choice.unflatten(1, (CANDIDATES + 1, -1)) + self.slope[:, :, None, None] * around[:, None]
+        shares = torch.softmax(logits, dim=1)[:, :CANDIDATES]
+        shares = functional.interpolate(shares.flatten(1, 2), scale_factor=2.0, mode="bilinear").unflatten(1, (CANDIDATES, -1))
+        mixture = (shares * candidates).sum(dim=1)
+        # d y = d flux / cosh(y), nearly
+        reach = inputs.valid * torch.exp(-mixture.abs()) + 1 - inputs.valid
+        return mixture + reach * added
 
     def targets(self, truth: Truth) -> Outputs:
         """``clean`` (N, 3, P, P) and ``known`` (N, 1, P, P)."""
@@ -104,7 +137,7 @@ class Restoration(Head):
         """Figures about the restored image, which itself is not a column."""
         result = []
         for band in MODEL_BANDS:
-            text = f"Mean predicted uncertainty per pixel of the restored {band} image within 2.1 arcsec. For the eye only"
+            text = f"Mean half width of the 68 % interval of a pixel of the restored {band} image within 2.1 arcsec. For the eye only"
             result.append(Column(f"restoration_sigma_{band}", pa.float32(), "nanomaggy", text, 1e-3, "mock only"))
             text = f"rms of the stamp minus the restored {band} image, asinh units, valid pixels. For the eye only"
             result.append(Column(f"restoration_change_{band}", pa.float32(), "", text, 1e-2, "mock only"))
@@ -112,15 +145,59 @@ class Restoration(Head):
         result.append(Column("restoration_filled_fraction", pa.float32(), "", text, 1e-6))
         return tuple(result)
 
+    def half_widths(self, outputs: RawOutputs, valid: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Half widths of the 68 % and 95 % intervals of every pixel in asinh units, shape (2, N, 3, P, P).
+
+        Parameters
+        ----------
+        outputs : dict
+            Of `forward`.
+        valid : ndarray
+            Shape (N, 3, P, P), 1 where measured.
+        """
+        factors = self.factors.float().cpu().numpy()
+        band = np.arange(len(MODEL_BANDS))[None, :, None, None]
+        place = np.digitize(outputs["restored"], BRIGHTNESS)
+        return factors[:, (valid > 0).astype(np.int64), band, place] * np.exp(outputs["log_sigma"])
+
+    def calibration(self, outputs: RawOutputs, truth: Truth, context: StampContext) -> dict[str, npt.NDArray[np.float64]]:
+        """How often errors over predicted spreads fall into the bins of `RATIOS`, by measured or filled, band and brightness."""
+        known = np.broadcast_to(truth.known[:, None], truth.clean.shape)
+        # bands that were taken away as a whole are filled pixels too, but their colors decide, not their surroundings
+        present = (context.valid > 0).any(axis=(2, 3), keepdims=True) & known
+        ratio = np.abs(outputs["restored"] - truth.clean) * np.exp(-outputs["log_sigma"])
+        bands = np.broadcast_to(np.arange(len(MODEL_BANDS))[None, :, None, None], ratio.shape)
+        place = np.digitize(outputs["restored"], BRIGHTNESS)
+        level = np.digitize(ratio, RATIOS[1:-1])
+        shape = (2, len(MODEL_BANDS), len(BRIGHTNESS) + 1, len(RATIOS) - 1)
+        cells = np.ravel_multi_index(tuple(item[present] for item in ((context.valid > 0).astype(int), bands, place, level)), shape)
+        return {"ratios": np.bincount(cells, minlength=int(np.prod(shape))).astype(np.float64)}
+
+    def calibrate(self, gathered: dict[str, npt.NDArray[np.float64]]) -> dict[str, float]:
+        """Set the intervals' half widths, over the predicted spread, to the quantiles of the errors of held-out pixels."""
+        shape = (2, len(MODEL_BANDS), len(BRIGHTNESS) + 1, len(RATIOS) - 1)
+        counts = gathered["ratios"].reshape(-1, *shape).sum(axis=0)
+        before = self.factors.float().cpu().numpy().copy()
+        after = before.copy()
+        facts = {}
+        for number, level in enumerate(LEVELS):
+            for cell in np.ndindex(shape[:-1]):
+                if counts[cell].sum() >= LEAST_PIXELS:
+                    after[(number, *cell)] = _quantile(counts[cell], level)
+            for name, factors in (("before", before), ("after", after)):
+                facts[f"coverage_{100 * level:.0f}_{name}"] = _held(counts, factors[number])
+        self.factors.copy_(torch.from_numpy(after))
+        return facts
+
     def decode(self, outputs: RawOutputs, context: StampContext) -> dict[str, pa.Array]:
         """Figures of each stamp."""
         inside = slice(context.margin, context.margin + context.size)
-        disk = central_disk()
+        disk, spread = central_disk(), self.half_widths(outputs, context.valid)[0]
         result: dict[str, pa.Array] = {}
         for index, band in enumerate(MODEL_BANDS):
-            mean, spread = outputs["restored"][:, index], np.exp(outputs["log_sigma"][:, index])
+            mean = outputs["restored"][:, index]
             # d flux = s cosh(y) dy
-            flux_sigma = SOFTENING[band] * np.cosh(np.clip(mean, -12, 12)) * spread * np.sqrt(2.0)
+            flux_sigma = SOFTENING[band] * np.cosh(np.clip(mean, -12, 12)) * spread[:, index]
             result[f"restoration_sigma_{band}"] = pa.array(flux_sigma[:, disk].mean(axis=1).astype(np.float32))
             valid = context.valid[:, index]
             change = ((context.pixels[:, index] - mean) ** 2 * valid).sum(axis=(1, 2)) / np.maximum(valid.sum(axis=(1, 2)), 1)
@@ -189,6 +266,18 @@ def flux_error(restored: Tensor, clean: Tensor, known: Tensor) -> Tensor:
         ours_flux, true_flux = (torch.asinh(side * functional.avg_pool2d(item, side, side // 2)) for item in (ours, true))
         total = total + (ours_flux - true_flux).abs().mean()
     return total / len(FLUX_SCALES)
+
+
+def _quantile(counts: npt.NDArray[np.float64], level: float) -> float:
+    """Ratio below which a share ``level`` of the counted ones lies."""
+    held = np.concatenate([[0.0], np.cumsum(counts)]) / counts.sum()
+    return float(np.exp(np.interp(level, held, np.log(RATIOS))))
+
+
+def _held(counts: npt.NDArray[np.float64], factors: npt.NDArray[np.float32]) -> float:
+    """Share of all counted pixels within the half widths of one level."""
+    middle = np.sqrt(RATIOS[1:] * RATIOS[:-1])
+    return float((counts * (middle <= factors[..., None])).sum() / max(counts.sum(), 1.0))
 
 
 def central_disk() -> npt.NDArray[np.bool_]:

@@ -2,7 +2,8 @@
 
 The image of seeing F is the wanted one, of seeing ``sharpening * F``, convolved with a Gaussian of
 ``sigma = F / 2.3548 * sqrt(1 - sharpening**2)``. A regularized inverse of that Gaussian (Tikhonov & Arsenin 1977; at a constant ratio of
-noise to signal it is Wiener's filter) recovers what the noise allows. Every filter has gain 1 at frequency 0, and so keeps fluxes.
+noise to signal it is Wiener's filter) recovers what the noise allows. These filters have gain 1 at frequency 0,
+and so keep fluxes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from galpipe.config import SURVEY_PIXSCALE
 from galpipe.lvm.inputs import MODEL_BANDS, PADDED_SIZE, SEEING_UNIT, Inputs
@@ -20,14 +22,17 @@ BRIGHTEST = 12.0
 
 SIGMA_PER_FWHM = 1 / 2.3548
 
-FILTERS = ((1e-3, 0.0), (0.03, 0.0), (0.1, 1.0), (0.1, 2.5))
-"""Per filter: noise over signal of the inverse, and sigma (px) of a Gaussian that smooths afterwards."""
+SHARP = ((0.02, 0.0), (0.1, 0.7))
+"""Per inverse filter: noise over signal, and sigma (px) of a Gaussian that smooths afterwards."""
 
-CANDIDATES = 1 + len(FILTERS)
-"""The stamp with its gaps filled, and the filters' results."""
+SMOOTH = (1.5, 3.0)
+"""Sigmas (px) of the Gaussians that smooth the last sharp image further. They smooth asinh units: of fluxes, a bright core would spread
+over its surroundings, where the smooth candidates are chosen, and a galaxy would gain light."""
 
-NEAR, FAR = 1.5, 6.0
-"""Sigmas (px) of the Gaussians that fill gaps: the near one where it reaches, the far one beyond."""
+CANDIDATES = len(SHARP) + len(SMOOTH)
+
+CELLS = (4, 16)
+"""Sides in pixels of the cells whose means fill gaps: the small ones where they hold data, else the large ones."""
 
 
 class FilterBank(nn.Module):
@@ -43,25 +48,37 @@ class FilterBank(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Candidates in asinh units, float32, shape (N, `CANDIDATES`, 3, P, P)."""
-        filled = self.fill(inputs.pixels.float(), inputs.valid.float())
-        flux = torch.fft.rfft2(torch.sinh(filled.clamp(-BRIGHTEST, BRIGHTEST)))
+        pixels = fill(inputs.pixels.float(), inputs.valid.float()).clamp(-BRIGHTEST, BRIGHTEST)
+        flux = torch.fft.rfft2(0.5 * (torch.exp(pixels) - torch.exp(-pixels)))
         response = torch.exp(-0.5 * self.squared * ratio_sigma(inputs)[:, :, None, None] ** 2)
-        found = [filled]
-        for noise, smoothing in FILTERS:
-            gain = (1 + noise) * response / (response**2 + noise) * torch.exp(-0.5 * self.squared * smoothing**2)
-            found.append(torch.asinh(torch.fft.irfft2(flux * gain, s=filled.shape[-2:])))
+        found = []
+        for noise, smoothing in SHARP:
+            gain = (1 + noise) * response / (response**2 + noise) * self._smooth(smoothing)
+            found.append(asinh(torch.fft.irfft2(flux * gain, s=pixels.shape[-2:])))
+        faint = torch.fft.rfft2(found[-1])
+        found += [torch.fft.irfft2(faint * self._smooth(sigma), s=pixels.shape[-2:]) for sigma in SMOOTH]
         return torch.stack(found, dim=1)
 
-    def fill(self, pixels: Tensor, valid: Tensor) -> Tensor:
-        """Pixels with the gaps filled by the weighted mean of their surroundings, shape (N, 3, P, P), asinh units."""
-        known, weight = torch.fft.rfft2(pixels * valid), torch.fft.rfft2(valid)
-        near, far = (torch.exp(-0.5 * self.squared * sigma**2) for sigma in (NEAR, FAR))
-        side = pixels.shape[-2:]
-        reach = torch.fft.irfft2(weight * near, s=side).clamp(min=0)
-        closest = torch.fft.irfft2(known * near, s=side) / reach.clamp(min=0.02)
-        wide = torch.fft.irfft2(known * far, s=side) / torch.fft.irfft2(weight * far, s=side).clamp(min=0.02)
-        trusted = (reach / 0.1).clamp(max=1)
-        return torch.where(valid > 0, pixels, trusted * closest + (1 - trusted) * wide)
+    def _smooth(self, sigma: float) -> Tensor:
+        return torch.exp(-0.5 * self.squared * sigma**2)
+
+
+def asinh(values: Tensor) -> Tensor:
+    """``torch.asinh``, five times faster on a CPU; good to 1e-6."""
+    size = values.abs()
+    return torch.log(size + torch.sqrt(size**2 + 1)) * values.sign()
+
+
+def fill(pixels: Tensor, valid: Tensor) -> Tensor:
+    """Pixels with the gaps filled by the mean of the measured ones around, shape (N, 3, P, P), asinh units; 0 without any."""
+    small, large = CELLS
+    weight, total = functional.avg_pool2d(valid, small), functional.avg_pool2d(pixels * valid, small)
+    step = large // small
+    # around a large cell: its neighbours too
+    far_weight, far = (functional.avg_pool2d(functional.avg_pool2d(item, step), 3, 1, 1) for item in (weight, total))
+    far = functional.interpolate(far / far_weight.clamp(min=1e-3), scale_factor=float(step), mode="bilinear")
+    mean = torch.where(weight > 0.2, total / weight.clamp(min=0.2), far)
+    return torch.where(valid > 0, pixels, functional.interpolate(mean, scale_factor=float(small), mode="bilinear"))
 
 
 def ratio_sigma(inputs: Inputs) -> Tensor:

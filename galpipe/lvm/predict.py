@@ -15,6 +15,7 @@ import torch
 from galpipe.columns import Column
 from galpipe.config import SOFTENING
 from galpipe.heads.base import FloatArray, RawOutputs, StampContext
+from galpipe.heads.restoration import Restoration
 from galpipe.lvm.inputs import MARGIN, MODEL_BANDS, Inputs, stamp_inputs
 from galpipe.lvm.model import Answers, GalaxyModel, device_of
 from galpipe.lvm.weights import load_model
@@ -41,6 +42,25 @@ class RawBatch:
     embedding: FloatArray
     heads: dict[str, RawOutputs]
     context: StampContext
+
+
+@dataclass(frozen=True)
+class Restored:
+    """Restored images, for people: nothing is measured on them.
+
+    Parameters
+    ----------
+    image : ndarray
+        Float32, shape (K, 3, S, S), nanomaggies per pixel.
+    sigma : ndarray
+        The same shape and unit: half width of the interval that holds 68 % of the true values.
+    filled : ndarray
+        Bool, the same shape: pixels without data, which the model filled.
+    """
+
+    image: FloatArray
+    sigma: FloatArray
+    filled: npt.NDArray[np.bool_]
 
 
 class Predictor:
@@ -162,15 +182,29 @@ class Predictor:
         ndarray
             Float32, shape (K, 3, S, S): g, r, z in nanomaggies per pixel, dereddened, sharpened to 0.85 of the stamp's PSF.
         """
+        return self.restored(stamps, indices, batch).image
+
+    def restored(self, stamps: StampSet, indices: Sequence[int], batch: int = 32) -> Restored:
+        """Restored images with their uncertainty; arguments as `restore`."""
+        head = self.model.head("restoration")
+        if not isinstance(head, Restoration):
+            raise TypeError(f"expected the restoration head, got {type(head).__name__}")
+        softening = np.array([SOFTENING[band] for band in MODEL_BANDS], dtype=np.float32)[:, None, None]
+        inside = (..., slice(MARGIN, MARGIN + stamps.size), slice(MARGIN, MARGIN + stamps.size))
         parts = []
         for first in range(0, len(indices), batch):
-            some = stamps.take(np.asarray(indices[first : first + batch], dtype=np.int64))
-            restored = self.raw(some, batch).heads["restoration"]["restored"]
-            inside = slice(MARGIN, MARGIN + stamps.size)
-            softening = np.array([SOFTENING[band] for band in MODEL_BANDS], dtype=np.float32)
-            parts.append(np.sinh(np.clip(restored[:, :, inside, inside], -12, 12)) * softening[:, None, None])
-        empty = np.zeros((0, len(MODEL_BANDS), stamps.size, stamps.size), dtype=np.float32)
-        return np.concatenate(parts).astype(np.float32) if parts else empty
+            raw = self.raw(stamps.take(np.asarray(indices[first : first + batch], dtype=np.int64)), batch)
+            outputs = raw.heads["restoration"]
+            middle = np.clip(outputs["restored"][inside], -12, 12)
+            half = head.half_widths(outputs, raw.context.valid)[0][inside]
+            # half the width of the interval in flux: (sinh(y + h) - sinh(y - h)) / 2
+            sigma = np.cosh(middle) * np.sinh(np.minimum(half, 5.0)) * softening
+            parts.append(Restored(np.sinh(middle) * softening, sigma, raw.context.valid[inside] == 0))
+        if not parts:
+            empty = np.zeros((0, len(MODEL_BANDS), stamps.size, stamps.size), dtype=np.float32)
+            return Restored(empty, empty, empty > 0)
+        image, sigma, filled = (np.concatenate([getattr(part, name) for part in parts]) for name in ("image", "sigma", "filled"))
+        return Restored(image.astype(np.float32), sigma.astype(np.float32), filled)
 
 
 def _compact(table: pa.Table) -> pa.Table:
