@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows.cli.common import emit, json_option, root_option, say, verb
+from flows.cli.detection import detection
 from flows.cli.parameters import parameters
 from flows.cli.realism import realism
 from galpipe.errors import BadData, ConfigurationError
@@ -24,6 +25,7 @@ def evaluate() -> None:
 
 evaluate.add_command(parameters)
 evaluate.add_command(realism)
+evaluate.add_command(detection)
 
 
 @evaluate.command("jpeg")
