@@ -42,6 +42,9 @@ ANCHORS = ((4,), (8,), (16,), (32,), (64,))
 """Sides of the anchors, pixels, one per scale of the pyramid."""
 
 RATIOS = ((0.5, 1.0, 2.0),) * len(ANCHORS)
+SAMPLED = 128
+"""Proposals of a stamp that the second stage learns from: a stamp holds some ten objects, torchvision's 512 are for large pictures."""
+
 MOST = 100
 """Detections of a stamp at most."""
 
@@ -94,6 +97,7 @@ def network(seed: int) -> MaskRCNN:
             image_mean=[0.0] * 3,
             image_std=[1.0] * 3,
             rpn_anchor_generator=AnchorGenerator(ANCHORS, RATIOS),
+            box_batch_size_per_image=SAMPLED,
             box_score_thresh=LOWEST,
             box_detections_per_img=MOST,
         )
