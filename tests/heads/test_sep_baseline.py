@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from galpipe.heads.parameters import angle_difference
+from galpipe.heads.quantities import angle_difference
 from galpipe.heads.sep_baseline import columns, sep_columns
 from galpipe.lvm.inputs import float_column
 from tests.lvm.toy import toy_pack, toy_stamps
