@@ -31,6 +31,7 @@ VERBS = {
     "models": "model",
     "labels": "labels",
     "evaluate": "evaluate",
+    "detect": "detect",
     "doctor": "machine",
     "bench": "machine",
 }

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows.cli.common import emit, json_option, root_option, say, verb
+from flows.cli.detection import detection
 from flows.cli.parameters import parameters
 from flows.cli.realism import realism
-from flows.cli.unusual import unusual
 from flows.cli.restoration import restoration
+from flows.cli.unusual import unusual
 from galpipe.errors import BadData, ConfigurationError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ evaluate.add_command(parameters)
 evaluate.add_command(realism)
 evaluate.add_command(unusual)
 evaluate.add_command(restoration)
+evaluate.add_command(detection)
 
 
 @evaluate.command("jpeg")

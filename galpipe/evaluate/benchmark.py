@@ -207,13 +207,24 @@ def benchmark_packs(folder: Path, benchmark: Benchmark = BENCHMARK, progress: Pr
 
 def training_pack(folder: Path, benchmark: Benchmark = BENCHMARK, progress: Progress | None = None) -> Pack:
     """The `TRAINING_STAMPS` that baselines learn from, an equal part of each training brick; arguments as `benchmark_packs`."""
-    paths = _packs(folder, benchmark, benchmark.training, progress)
-    share = TRAINING_STAMPS // max(len(paths), 1)
+    return _training_part(folder, benchmark, progress, slice(None, _share(benchmark)))
+
+
+def validation_pack(folder: Path, benchmark: Benchmark = BENCHMARK, progress: Progress | None = None) -> Pack:
+    """The training bricks' other stamps, on which a baseline may choose its threshold."""
+    return _training_part(folder, benchmark, progress, slice(_share(benchmark), None))
+
+
+def _share(benchmark: Benchmark) -> int:
+    return TRAINING_STAMPS // max(len(benchmark.training), 1)
+
+
+def _training_part(folder: Path, benchmark: Benchmark, progress: Progress | None, part: slice) -> Pack:
     parts = []
-    for path, brick in zip(paths, benchmark.training, strict=True):
+    for path, brick in zip(_packs(folder, benchmark, benchmark.training, progress), benchmark.training, strict=True):
         pack = read_pack(path)
-        chosen = np.random.default_rng([brick.spec.seed, 1]).permutation(len(pack))[:share]
-        parts.append(pack_rows(pack, np.sort(chosen)))
+        order = np.random.default_rng([brick.spec.seed, 1]).permutation(len(pack))
+        parts.append(pack_rows(pack, np.sort(order[part])))
     return concatenate(parts)
 
 

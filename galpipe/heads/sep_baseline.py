@@ -92,13 +92,59 @@ def sep_columns(stamps: StampSet) -> pa.Table:
 
 
 def _one(stamps: StampSet, index: int) -> tuple[str, Measured] | None:
+    plane = search_plane(stamps, index)
+    return None if plane is None else (plane[0], measure(plane[1], plane[2], stamps.pixscale))
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What sep sees of one plane.
+
+    Parameters
+    ----------
+    plane : ndarray
+        Float32, shape (S, S): background subtracted, masked pixels 0 before.
+    noise : float
+        Rms of the background.
+    objects : ndarray
+        Structured, shape (K,), as `sep.extract` gives them.
+    segments : ndarray
+        int32, shape (S, S): 1 + object that owns the pixel, 0 = none.
+    """
+
+    plane: npt.NDArray[np.float32]
+    noise: float
+    objects: npt.NDArray[np.void]
+    segments: npt.NDArray[np.int32]
+
+
+def extract(flux: npt.NDArray[np.float32], masked: npt.NDArray[np.bool_], box: int = BOX) -> Extracted | None:
+    """Objects of one plane (arguments as `measure`); None without noise, or where sep's buffers overflow."""
+    plane = np.ascontiguousarray(np.where(masked, 0, flux), dtype=np.float32)
+    background = sep.Background(plane, mask=masked, bw=box, bh=box)
+    plane = plane - background.back()
+    noise = float(background.globalrms)
+    if not noise > 0:
+        return None
+    try:
+        found, segments = sep.extract(plane, THRESHOLD, err=noise, mask=masked, minarea=LEAST_AREA, segmentation_map=True)
+    except Exception as error:
+        # sep raises a bare Exception when its buffers overflow in a crowded stamp; anything else is a bug
+        if "object" not in str(error) and "pixel" not in str(error):
+            raise
+        return None
+    return Extracted(plane, noise, found, segments)
+
+
+def search_plane(stamps: StampSet, index: int) -> tuple[str, npt.NDArray[np.float32], npt.NDArray[np.bool_]] | None:
+    """Band, flux and mask of the plane of one stamp that is searched; None where no band has enough valid pixels."""
     valid = stamps.take([index]).valid()[0]
     share = valid.mean(axis=(1, 2))
     usable = [band for band in PREFERRED if band in stamps.bands and share[stamps.bands.index(band)] >= LEAST_VALID]
     if not usable:
         return None
     place = stamps.bands.index(usable[0])
-    return usable[0], measure(stamps.flux(index)[place], ~valid[place], stamps.pixscale)
+    return usable[0], stamps.flux(index)[place], ~valid[place]
 
 
 def measure(flux: npt.NDArray[np.float32], masked: npt.NDArray[np.bool_], pixscale: float, box: int = BOX) -> Measured:
@@ -115,20 +161,11 @@ def measure(flux: npt.NDArray[np.float32], masked: npt.NDArray[np.bool_], pixsca
     box : int
         Pixels on a side of a background cell.
     """
-    plane = np.ascontiguousarray(np.where(masked, 0, flux), dtype=np.float32)
-    background = sep.Background(plane, mask=masked, bw=box, bh=box)
-    plane = plane - background.back()
     empty = dict.fromkeys(_TEXTS, float("nan"))
-    noise = float(background.globalrms)
-    if not noise > 0:
+    extracted = extract(flux, masked, box)
+    if extracted is None:
         return Measured(0, empty)
-    try:
-        found = sep.extract(plane, THRESHOLD, err=noise, mask=masked, minarea=LEAST_AREA)
-    except Exception as error:
-        # sep raises a bare Exception when its buffers overflow in a crowded stamp; anything else is a bug
-        if "object" not in str(error) and "pixel" not in str(error):
-            raise
-        return Measured(0, empty)
+    plane, found = extracted.plane, extracted.objects
     middle = flux.shape[0] // 2
     away = np.hypot(found["x"] - middle, found["y"] - middle)
     if not len(found) or away.min() > REACH:

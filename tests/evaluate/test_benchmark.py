@@ -10,7 +10,7 @@ import pytest
 from galpipe.errors import BadData, ConfigurationError
 from galpipe.evaluate.benchmark import BENCHMARK, LABEL_FILE, SMALL, benchmark_packs, check_brick, claim_folder, pack_rows
 from galpipe.lvm.pack import read_pack
-from galpipe.lvm.train import HELD_SEED_OFFSET, TrainSettings
+from galpipe.lvm.train import CALIBRATION_SEED_OFFSET, HELD_SEED_OFFSET, TrainSettings
 
 
 def test_the_drawn_bricks_are_the_pinned_ones_and_are_kept(small_benchmark: Path) -> None:
@@ -56,8 +56,10 @@ def test_the_benchmark_shares_no_seed_and_no_place_with_a_training() -> None:
     settings = TrainSettings()
     trained = range(settings.sky_seed, settings.sky_seed + HELD_SEED_OFFSET // 4)
     held = range(settings.sky_seed + HELD_SEED_OFFSET, settings.sky_seed + HELD_SEED_OFFSET + 1000)
+    first = settings.sky_seed + CALIBRATION_SEED_OFFSET
+    calibrated = range(first, first + settings.calibration_bricks)
     bricks = [*BENCHMARK.bricks, *BENCHMARK.training, *SMALL.bricks]
-    assert not {brick.spec.seed for brick in bricks} & {*trained, *held}
+    assert not {brick.spec.seed for brick in bricks} & {*trained, *held, *calibrated}
     assert len({brick.spec.seed for brick in bricks}) == len({brick.spec.brick_list()[0].name for brick in bricks}) == len(bricks)
     assert {brick.spec.region for brick in BENCHMARK.bricks} == {brick.spec.region for brick in BENCHMARK.training} == {"north", "south"}
     assert {brick.spec.sky for brick in bricks} == {"survey"}

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flows.cli.detection import _text
+from galpipe.errors import BadData, ConfigurationError
+from galpipe.evaluate.benchmark import SMALL, benchmark_packs, pack_rows
+from galpipe.evaluate.detection import average_precision, count, stamp_of
+from galpipe.evaluate.detection_figure import draw
+from galpipe.evaluate.detection_rows import bin_text, rows_of
+from galpipe.evaluate.detection_run import Request, chosen_rows, measure_detection
+from galpipe.evaluate.maskrcnn import (
+    RESULTS,
+    BaselineSettings,
+    detections,
+    example,
+    facts_of,
+    network,
+    save_results,
+    saved_results,
+    train_baseline,
+)
+from galpipe.evaluate.objects import Listing, empty_listing, saved_listing, sep_listings
+from galpipe.heads.objectlist import encode_runs
+from galpipe.lvm.encoder import ModelSettings
+from galpipe.lvm.model import device_of, new_model
+from galpipe.lvm.pack import Pack, read_pack
+from galpipe.lvm.predict import Predictor
+from tests.lvm.toy import TINY, toy_pack
+
+
+def perfect(pack: Pack) -> Iterator[Listing]:
+    """A method that lists the counted objects, as they are."""
+    for row in range(len(pack)):
+        stamp = stamp_of(pack, row)
+        codes = np.flatnonzero(stamp.objects[:, 7] == 0)
+        own = stamp.objects[codes]
+        lookup = np.full(256, -1, np.int16)
+        lookup[codes + 1] = np.arange(len(codes))
+        scores = np.linspace(0.9, 0.5, len(codes)).astype(np.float32)
+        yield Listing(own[:, :2], own[:, 2:6], scores, own[:, 6], len(codes), lookup[stamp.segments])
+
+
+def figures(rows: list[dict[str, object]], method: str = "m") -> dict[tuple[str, str], dict[str, object]]:
+    return {(str(row["metric"]), str(row["bin"])): row for row in rows if row["method"] == method}
+
+
+@pytest.fixture(scope="module")
+def pack(small_benchmark: Path) -> Pack:
+    return read_pack(benchmark_packs(small_benchmark, SMALL)[0])
+
+
+def test_a_perfect_list_scores_one_and_an_empty_one_nothing(pack: Pack) -> None:
+    rows = figures(rows_of("m", count(pack, perfect(pack)), {"all": np.ones(len(pack), bool)}, draws=50))
+    for metric in ("f1", "completeness", "purity", "f1, centers", "average precision at IoU 0.5", "class right, of those found"):
+        assert rows[metric, ""]["value"] == pytest.approx(1.0), metric
+    assert rows["mask IoU, of those found", ""]["value"] == pytest.approx(1.0)
+    assert rows["f1", "all"]["value"] == rows["f1", ""]["value"]
+    binned = [row for (metric, _), row in rows.items() if metric == "completeness by magnitude"]
+    assert sum(int(str(row["count"])) for row in binned) == rows["completeness", ""]["count"]
+    nothing = figures(rows_of("m", count(pack, (empty_listing(152) for _ in range(len(pack)))), {}, draws=50))
+    assert nothing["f1", ""]["value"] == 0.0
+    assert nothing["average precision at IoU 0.5", ""]["value"] == 0.0
+    assert np.isnan(nothing["purity", ""]["value"])
+
+
+def test_ignored_objects_neither_reward_nor_punish() -> None:
+    toy = toy_pack(1)
+    assert toy.objects is not None
+    objects = np.concatenate([toy.objects, [[30, 30, 28, 28, 32, 32, 0, 1]]]).astype(np.float32)
+    toy = dataclasses.replace(toy, objects=objects, object_start=np.array([0, 2]))
+    own = next(perfect(toy))
+    spare = np.array([[30.0, 31.0]], np.float32), np.array([[27, 29, 33, 34]], np.float32)
+    both = Listing(
+        np.concatenate([own.centers, spare[0]]),
+        np.concatenate([own.boxes, spare[1]]),
+        np.array([0.9, 0.5], np.float32),
+        np.zeros(2, np.float32),
+        2,
+        own.owner,
+    )
+    far = dataclasses.replace(both, centers=both.centers + np.array([[0], [70]], np.float32), boxes=both.boxes + np.array([[0], [70]]))
+    found = [figures(rows_of("m", count(toy, [item]), {}, draws=5)) for item in (own, both, far)]
+    assert [item["f1", ""]["value"] for item in found] == pytest.approx([1.0, 1.0, 2 / 3])
+
+
+def test_average_precision_is_the_area_under_the_envelope() -> None:
+    ranking = np.array([[0.9, 1, 0], [0.8, 0, 0], [0.7, 1, 1], [0.6, 0, 1]])
+    true = np.array([1.0, 2.0])
+    assert average_precision(ranking, true, np.array([[1.0, 1.0]]))[0] == pytest.approx((1 + 2 / 3) / 3)
+    assert average_precision(ranking, true, np.array([[2.0, 0.0]]))[0] == pytest.approx(1.0)
+
+
+def test_sep_finds_the_toy_galaxies() -> None:
+    toy = toy_pack(6)
+    rows = figures(rows_of("m", count(toy, sep_listings(toy.stamps())), {}, draws=20))
+    assert rows["completeness, compact", ""]["count"] == 0
+    assert rows["f1, centers", ""]["value"] == 1.0
+    assert rows["class right, of those found", ""]["count"] == 0
+    assert float(str(rows["mask IoU, of those found", ""]["value"])) > 0.5
+
+
+def test_all_methods_are_measured_on_the_same_stamps(small_benchmark: Path, tmp_path: Path) -> None:
+    settings = ModelSettings(**TINY.as_dict() | {"heads": ("detection",)})
+    predictor = Predictor(new_model(settings, 1), {}, "hash", device_of("cpu"))
+    request = Request(small_benchmark, ("lvm", "sep", "maskrcnn"), stamps=6, benchmark=SMALL)
+    seen: dict[str, int] = {}
+    found = measure_detection(request, lambda: predictor, lambda what, done, total: seen.update({what: done}))
+    assert found["stamps"] == seen["lvm"] == seen["sep"] == 6
+    assert "no saved results" in found["left_out"]["maskrcnn"]
+    keys = [[(row["metric"], row["bin"]) for row in found["results"] if row["method"] == method] for method in ("lvm", "sep")]
+    assert keys[0] == keys[1]
+    sep = figures(found["results"], "sep")
+    assert float(str(sep["f1", ""]["value"])) > 0.3
+    low, value, high = (float(str(sep["f1", ""][name])) for name in ("low", "value", "high"))
+    assert low <= value <= high
+    assert ("f1", "region south") in sep and ("f1", "brick small, south") in sep
+    picture = tmp_path / "plot.png"
+    picture.write_bytes(draw(found["results"]))
+    with Image.open(picture) as image:
+        assert image.size[0] > 600
+    assert "completeness by magnitude  r 20 to 21" in _text(found)
+    with pytest.raises(ConfigurationError, match="methods among"):
+        Request(small_benchmark, ("lvm", "guess"))
+
+
+def test_bins_and_choices_are_readable() -> None:
+    assert [bin_text((-np.inf, 18, 20, np.inf), index) for index in range(3)] == ["< 18", "18 to 20", "> 20"]
+    assert chosen_rows(10, 4).tolist() == [0, 3, 6, 9]
+    assert chosen_rows(3, 4).tolist() == [0, 1, 2]
+
+
+def test_examples_of_the_baseline_keep_pixels_boxes_and_masks_together() -> None:
+    toy = toy_pack(1)
+    for turn in range(8):
+        image, target = example(toy, 0, turn)
+        x0, y0, x1, y1 = target["boxes"][0].int().tolist()
+        rows, columns = np.nonzero(target["masks"][0].numpy())
+        assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (x0, y0, x1, y1)
+        light = image[1].numpy()
+        assert light[y0:y1, x0:x1].mean() > 5 * abs(light[:40].mean())
+        assert target["labels"].tolist() == [1]
+
+
+def test_the_baseline_trains_goes_on_and_saves(tmp_path: Path) -> None:
+    toy = toy_pack(2)
+    toy = dataclasses.replace(toy, sources=toy.sources.append_column("brickname", [["a", "a"]]).append_column("objid", [[1, 2]]))
+    settings = BaselineSettings(epochs=1, batch=2)
+    done: list[int] = []
+    model = train_baseline(toy, settings, tmp_path, lambda what, step, total: done.append(step))
+    assert done == [1]
+    fresh = {name: value for name, value in network(settings.seed).state_dict().items() if value.is_floating_point()}
+    assert any(not np.allclose(value, model.state_dict()[name].cpu()) for name, value in fresh.items())
+    again = train_baseline(toy, settings, tmp_path, lambda what, step, total: done.append(step))
+    assert done == [1]
+    assert all(np.array_equal(value.cpu(), again.state_dict()[name].cpu()) for name, value in model.state_dict().items())
+    with pytest.raises(ConfigurationError, match="a checkpoint of settings"):
+        train_baseline(toy, dataclasses.replace(settings, epochs=2), tmp_path)
+    path = tmp_path / RESULTS
+    save_results(path, model, [toy], facts_of(settings, 0.5, "1-small", len(toy)))
+    listings, facts = saved_results(path, toy, "1-small")
+    assert facts["epochs"] == 1 and facts["training_stamps"] == 2 and len(listings) == 2
+    with pytest.raises(BadData, match="detections on benchmark 2"):
+        saved_results(path, toy, "2")
+    with pytest.raises(BadData, match="stamps in order"):
+        saved_results(path, pack_rows(toy, np.array([1, 0])), "1-small")
+    path.write_bytes(b"no table")
+    with pytest.raises(BadData, match="saved detections"):
+        saved_results(path, toy, "1-small")
+    assert len(list(detections(model, toy))) == 2
+
+
+def test_saved_masks_are_owned_by_the_better_detection() -> None:
+    def item(x0: int, score: float) -> dict[str, object]:
+        box = {"x0": x0, "y0": 0, "x1": x0 + 3, "y1": 3, "x": x0 + 1.5, "y": 1.5}
+        return {**box, "score": score, "class": "star", "mask_rle": encode_runs(np.ones((4, 4), bool))}
+
+    listing = saved_listing([item(0, 0.9), item(2, 0.6), item(8, 0.1)], 0.5, 16)
+    assert listing.kept == 2
+    assert [int((listing.owner == index).sum()) for index in range(3)] == [16, 8, 0]
+    assert json.dumps(listing.stars.tolist()) == "[1.0, 1.0, 1.0]"
+    assert saved_listing([], 0.5, 16).kept == 0
