@@ -49,6 +49,7 @@ def card_text(card: dict[str, Any], settings: ModelSettings) -> str:
         *_real(training),
         f"- Every head on mock stamps, and the embedding on real ones in the same steps: {own['polish_steps']} steps of {own['batch']} mock"
         f" and {own['joint_batch'] if training['real_stamps'] else 0} real stamps, seed {own['seed']}.",
+        f"- Heads alone on the finished encoder, morphology excepted: {own['settle_steps']} steps of {own['batch']} mock stamps.",
         f"- Time: {training['seconds'] / 60:.0f} minutes, {own['threads']} thread(s), {training['processor']}, code {training['code']}.",
         "",
         "## Scores on held-out mock bricks",

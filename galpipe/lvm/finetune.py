@@ -41,6 +41,9 @@ FIRST = Phase("finetune", {"morphology": 0.2, "detection": 0.5, "restoration": 1
 SECOND = Phase("polish", {"morphology": 1.0, "parameters": 1.5, "detection": 0.5, "restoration": 2.0}, Degradation(unknown=0.25))
 """Votes count in full; a quarter of the stamps come without seeing and depth."""
 
+THIRD = Phase("settle", {"detection": 0.5, "restoration": 2.0}, Degradation(unknown=0.25))
+"""Heads alone, on the finished encoder."""
+
 Labelled = tuple[Inputs, dict[str, Outputs]]
 
 
@@ -83,3 +86,22 @@ def finetune(
         The loop's history, one loss per head.
     """
     return train(model, multi_task(model, pack, settings, phase), settings, folder, progress)
+
+
+def settle(
+    model: GalaxyModel, pack: Pack, settings: LoopSettings, folder: Path, progress: Progress | None = None
+) -> list[dict[str, float]]:
+    """Train the heads on the finished encoder; morphology stays as it is, because people taught it too.
+
+    Returns
+    -------
+    list of dict
+        The loop's history.
+    """
+    fixed = [model.encoder, model.reconstruction, *(head for head in model.head_list() if head.name == "morphology")]
+    for module in fixed:
+        module.requires_grad_(False)
+    try:
+        return finetune(model, pack, settings, folder, THIRD, progress)
+    finally:
+        model.requires_grad_(True)

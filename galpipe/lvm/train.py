@@ -14,7 +14,7 @@ from galpipe.lvm.card import card_text
 from galpipe.lvm.distill import Student, distill, joint
 from galpipe.lvm.encoder import ModelSettings
 from galpipe.lvm.evaluate import evaluate
-from galpipe.lvm.finetune import FIRST, SECOND, finetune
+from galpipe.lvm.finetune import FIRST, SECOND, finetune, settle
 from galpipe.lvm.frozen import CALIBRATION_SEED_OFFSET, HELD_SEED_OFFSET, fit_frozen
 from galpipe.lvm.loop import LoopSettings, Progress
 from galpipe.lvm.mocksky import mock_packs, read_packs, training_specs
@@ -47,6 +47,8 @@ class TrainSettings:
         Mock bricks to train on, to score on and to calibrate on.
     pretrain_steps, finetune_steps, polish_steps, batch : int
         Of masked reconstruction, of the heads on mock stamps, and of the heads with the embedding on real galaxies.
+    settle_steps : int
+        Of the heads alone, at the end.
     teacher_steps, distill_steps, real_batch, joint_batch : int
         Of the teacher and of what the encoder learns from it; real galaxies in a step of distillation, and beside the mock stamps.
     rate, polish_rate, teacher_rate : float
@@ -69,6 +71,7 @@ class TrainSettings:
     pretrain_steps: int = 300
     finetune_steps: int = 2400
     polish_steps: int = 1700
+    settle_steps: int = 800
     teacher_steps: int = 1200
     distill_steps: int = 2200
     batch: int = 16
@@ -88,6 +91,10 @@ class TrainSettings:
     def finetuning(self) -> LoopSettings:
         """Settings of the second loop."""
         return LoopSettings(self.finetune_steps, self.batch, self.rate, seed=self.seed + 1, checkpoint=100)
+
+    def settling(self) -> LoopSettings:
+        """Settings of the last loop."""
+        return LoopSettings(self.settle_steps, self.batch, self.polish_rate, seed=self.seed + 5, checkpoint=100)
 
     def teaching(self) -> LoopSettings:
         """Settings of the teacher's own loop."""
@@ -159,6 +166,7 @@ def train_model(settings: TrainSettings, places: Places, progress: Progress | No
         history["distill"] = distill(student, (real, lesson), settings.distilling(), work, progress)
         mixed = (pack, (real, lesson), settings.joint_batch)
         history["polish"] = joint(student, mixed, settings.polishing(), work, SECOND, progress)
+    history["settle"] = settle(model, pack, settings.settling(), work, progress)
     facts: dict[str, Any] = {
         "seconds": sum(part[-1]["seconds"] for part in history.values() if part),
         "stamps": len(pack),
