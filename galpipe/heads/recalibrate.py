@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from galpipe.heads.intervals import BAND_SETS, FACTS, LEAST_ROWS, penalties, with_sigma
-from galpipe.heads.redshiftpdf import crps, cumulative, pit, probabilities, quantiles, soft_bins
+from galpipe.heads.redshiftpdf import BINS, crps, cumulative, pit, probabilities, quantiles, soft_bins
 
 Values = npt.NDArray[np.float64]
 
@@ -61,7 +61,7 @@ def calibrated(logits: Values, facts: Values, sets: npt.NDArray[np.int64], fitte
     """
     pdf = _heated(logits, with_sigma(facts, width(logits), fitted.usual), fitted.temperatures[sets])
     steps = np.array([np.interp(row, LEVELS, fitted.pits[code]) for row, code in zip(cumulative(pdf), sets, strict=True)])
-    return np.maximum(np.diff(steps.reshape(len(pdf), -1), axis=1), 0.0)
+    return np.maximum(np.diff(steps.reshape(len(pdf), BINS + 1), axis=1), 0.0)
 
 
 def _heated(logits: Values, facts: Values, weights: Values) -> Values:
