@@ -185,7 +185,7 @@ def train_baseline(pack: Pack, settings: BaselineSettings, folder: Path, progres
         return terms
 
     folder.mkdir(parents=True, exist_ok=True)
-    train(model, Task("maskrcnn", batch, loss), loop, folder, progress)
+    train(model, Task("maskrcnn", batch, loss, {"stamps": len(pack)}), loop, folder, progress)
     return model
 
 

@@ -79,7 +79,7 @@ def brick_field(files: BrickFiles) -> SkyField:
         weight, _ = planes.read("invvar", band)
         good = (weight > 0) & np.isfinite(image)
         if flags is not None:
-            good &= flags & np.uint8(1 << MODEL_BANDS.index(band)) == 0
+            good &= (flags & np.uint8(1 << MODEL_BANDS.index(band))) == 0
         flux.append(np.where(good, image, 0).astype(np.float32) / np.float32(transmission[band]))
         valid.append(good)
     grid = brick_wcs(brick_by_name(files.unit.brick))

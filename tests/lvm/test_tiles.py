@@ -70,14 +70,14 @@ def sky(places: np.ndarray, shape: tuple[int, int]) -> SkyField:
 
 
 def grid(shape: tuple[int, int], seed: int) -> np.ndarray:
-    """Places at least 10 px apart, many of them on the borders of tiles."""
+    """Places at least 14 px apart, many of them on the borders of tiles; fewer in a tile than the head lists at most."""
     rng = np.random.default_rng(seed)
-    candidates = rng.uniform(4, np.array(shape)[::-1] - 5, (1200, 2))
+    candidates = rng.uniform(4, np.array(shape)[::-1] - 5, (500, 2))
     borders = [(a + b) / 2 + 75.5 for a, b in zip(tiling(shape).x0[:-1], tiling(shape).x0[1:], strict=True)]
-    candidates[:200, 0] = rng.choice(borders, 200) + rng.uniform(-0.6, 0.6, 200)
+    candidates[:100, 0] = rng.choice(borders, 100) + rng.uniform(-0.6, 0.6, 100)
     kept: list[np.ndarray] = []
     for place in candidates:
-        if all(np.hypot(*(place - other)) > 10 for other in kept):
+        if all(np.hypot(*(place - other)) > 14 for other in kept):
             kept.append(place)
     return np.array(kept)
 
