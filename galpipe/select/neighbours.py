@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -189,7 +190,9 @@ def search_memory(index: faiss.Index, space: Space, queries: FloatArray, n: int,
 
 
 def _search(index: faiss.Index, wanted: FloatArray, n: int, probes: int) -> Found:
-    index.nprobe = min(probes, index.nlist)
+    # every index here is an inverted one, which faiss's types do not say of what it reads
+    lists: Any = index
+    lists.nprobe = min(probes, lists.nlist)
     cosine, ids = index.search(wanted, n)
     return _found(cosine, ids)
 
