@@ -23,6 +23,8 @@ VERBS = {
     "status": "look",
     "verify": "look",
     "provenance": "look",
+    "similar": "unusual",
+    "outliers": "unusual",
     "report": "pictures",
     "restore": "restore",
     "train": "model",

@@ -40,3 +40,21 @@ def answers_leading_to(question: str) -> tuple[tuple[str, str], ...]:
     if parent is None or parent[1] not in TREE[parent[0]]:
         return ()
     return (*answers_leading_to(parent[0]), parent)
+
+
+ANSWERS: tuple[str, ...] = tuple(f"{question}_{answer}" for question, answers in TREE.items() for answer in answers)
+"""The 34 answers, in the order of every array of votes."""
+
+
+def slices() -> dict[str, slice]:
+    """Where each question's answers lie among the 34."""
+    result, start = {}, 0
+    for question, answers in TREE.items():
+        result[question] = slice(start, start + len(answers))
+        start += len(answers)
+    return result
+
+
+def place(question: str, answer: str) -> int:
+    """Where an answer lies among the 34."""
+    return slices()[question].start + TREE[question].index(answer)

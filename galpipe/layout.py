@@ -40,6 +40,11 @@ class Layout:
         """The Zarr store of a brick's stamps; ``cut`` names the cut settings."""
         return self.root / "stamps" / cut / unit.release / unit.region / unit.brick[:3] / f"{unit.brick}.zarr"
 
+    def stamps_of(self, unit: Unit) -> list[Path]:
+        """The stores of a brick's stamps that there are, whatever their cut settings, newest first."""
+        found = (self.root / "stamps").glob(f"*/{unit.release}/{unit.region}/{unit.brick[:3]}/{unit.brick}.zarr")
+        return sorted(found, key=lambda path: (-path.stat().st_mtime_ns, path))
+
     def catalog(self, name: str) -> Path:
         """Folder of a catalog's shards."""
         return self.root / "catalog" / name
@@ -67,6 +72,10 @@ class Layout:
     def hats(self, name: str) -> Path:
         """Folder of a catalog's published versions, ``v1``, ``v2``, ... and ``current``."""
         return self.root / "hats" / name
+
+    def search(self, name: str, version: int) -> Path:
+        """Index for look-alikes and outliers of one published version; may be deleted."""
+        return self.root / "search" / name / f"v{version}"
 
     @property
     def ledger(self) -> Path:

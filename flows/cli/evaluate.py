@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows.cli.common import emit, json_option, root_option, say, verb
+from flows.cli.parameters import parameters
 from flows.cli.realism import realism
 from flows.cli.restoration import restoration
+from flows.cli.unusual import unusual
 from galpipe.errors import BadData, ConfigurationError
 
 if TYPE_CHECKING:
@@ -22,8 +24,10 @@ def evaluate() -> None:
     """Figures that claims rest on."""
 
 
+evaluate.add_command(parameters)
 evaluate.add_command(realism)
 evaluate.add_command(restoration)
+evaluate.add_command(unusual)
 
 
 @evaluate.command("jpeg")

@@ -58,7 +58,10 @@ def through(stamps: StampSet, kind: PictureKind) -> Iterator[Picture]:
     for index in range(len(stamps)):
         picture = kind.stretch.picture(_grz(stamps, index))
         if kind.pixscale is None:
-            picture = resize(picture, kind.size)
+            inner = round(kind.size * kind.span)
+            before = (kind.size - inner) // 2
+            # more sky around the galaxy, as the set has it
+            picture = np.pad(resize(picture, inner), ((before, kind.size - inner - before),) * 2 + ((0, 0),), mode="reflect")
         yield decode(encode_jpeg(picture, kind))
 
 

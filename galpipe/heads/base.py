@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from galpipe.columns import Column
 from galpipe.errors import ConfigurationError
 from galpipe.lvm.encoder import Features, ModelSettings
+from galpipe.lvm.inputs import Inputs
+from galpipe.stamps.stampset import StampSet
 
 FloatArray = npt.NDArray[np.float32]
 Outputs = dict[str, Tensor]
@@ -75,6 +78,24 @@ class Truth:
     segments: npt.NDArray[np.uint8]
     clean: FloatArray
     known: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """The trained encoder and what it was trained on, for heads that learn after everything else.
+
+    Parameters
+    ----------
+    encode : callable
+        One encoder pass without gradients; at most some tens of stamps at a time.
+    stamps : StampSet
+        The training stamps, with the columns of the mock truth.
+    seed : int
+    """
+
+    encode: Callable[[Inputs], Features]
+    stamps: StampSet
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -152,6 +173,16 @@ class Head(nn.Module, ABC):
 
     def prepare(self, table: pa.Table) -> None:
         """Learn constants (means, spreads) from the training truth before the first step."""
+
+    def fit_frozen(self, frozen: Frozen) -> dict[str, float]:
+        """Learn from the finished encoder, after the last step and before `calibrate`; nothing but this head may change.
+
+        Returns
+        -------
+        dict
+            What was measured, for the model card.
+        """
+        return {}
 
     def calibration(self, outputs: RawOutputs, truth: Truth, context: StampContext) -> dict[str, npt.NDArray[np.float64]]:
         """What `calibrate` needs of one batch: arrays of any lengths, joined over the batches by name.

@@ -1,7 +1,9 @@
 """Detection: every object of the stamp with box, mask, class and score, by a map of centers at half resolution.
 
 Centers as in CenterNet (Zhou et al. 2019, arXiv:1904.07850): a heat map with the penalty-reduced focal loss, log distances to the
-four box sides, a class. Masks: a pixel is an object's when its foreground score passes 0.5 and the center it points to is the nearest.
+four box sides, a class. Boxes learn at the nine cells around a center, by their sides and by generalized IoU (Rezatofighi et al. 2019,
+arXiv:1902.09630), and say how well they fit. Scores are calibrated (`galpipe.heads.objectscore`). Masks: a pixel is an object's when its
+foreground score passes 0.5 and the center it points to is the nearest.
 """
 
 from __future__ import annotations
@@ -12,13 +14,22 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.ops import generalized_box_iou_loss
 
 from galpipe.columns import Column
 from galpipe.heads.base import FloatArray, Head, Outputs, RawOutputs, Score, StampContext, Truth
-from galpipe.heads.objectlist import STRIDE, THRESHOLD, Found, Tally, encode_runs, find, sky_anchor, to_sky
+from galpipe.heads.objectlist import STRIDE, UNCALIBRATED, Found, Tally, candidates, distinct, encode_runs, find, sky_anchor, to_sky
+from galpipe.heads.objectmatch import IGNORED, match_boxes
+from galpipe.heads.objectscore import FEATURES, Scoring, expected_error, fit_scoring
 from galpipe.lvm.encoder import Features, ModelSettings
 
 CLASSES = ("galaxy", "star")
+
+MAPS = 11
+"""Channels of the maps: heat, place x y, log sides l t r b, class, pointer x y, quality."""
+
+AROUND = 0.3
+"""Weight in the losses of boxes and classes of a cell beside a center's: a peak may lie one cell off."""
 
 DETECTION = pa.struct(
     [
@@ -43,14 +54,19 @@ class Detection(Head):
     """Maps of centers, box sides, class, foreground and pointers to the own center."""
 
     name = "detection"
+    version = 2
+    coefficients: Tensor
+    threshold: Tensor
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         self.hidden = nn.Sequential(nn.Conv2d(settings.decoder, 32, 3, padding=1), nn.GELU())
-        # 1 heat, 2 place within the cell, 4 log sides, 1 class, 2 pointer, 4 foreground (one per pixel of the cell)
-        self.last = nn.Conv2d(32, 14, 1)
+        # 1 heat, 2 place within the cell, 4 log sides, 1 class, 2 pointer, 1 quality, 4 foreground (one per pixel of the cell)
+        self.last = nn.Conv2d(32, MAPS + 4, 1)
         nn.init.constant_(self.last.bias[:1], -4.0)  # type: ignore[index]
         nn.init.constant_(self.last.bias[3:7], 1.5)  # type: ignore[index]
+        self.register_buffer("coefficients", torch.tensor(UNCALIBRATED.coefficients, dtype=torch.float32))
+        self.register_buffer("threshold", torch.tensor([UNCALIBRATED.threshold], dtype=torch.float32))
 
     @classmethod
     def build(cls, settings: ModelSettings) -> Detection:
@@ -58,10 +74,10 @@ class Detection(Head):
         return cls(settings)
 
     def forward(self, features: Features) -> Outputs:
-        """``maps`` of shape (N, 10, P/2, P/2) and ``foreground`` of shape (N, P, P)."""
+        """``maps`` of shape (N, 11, P/2, P/2) and ``foreground`` of shape (N, P, P)."""
         raw = self.last(self.hidden(features.decoded))
         raw = raw.float()
-        return {"maps": raw[:, :10], "foreground": functional.pixel_shuffle(raw[:, 10:], STRIDE)[:, 0]}
+        return {"maps": raw[:, :MAPS], "foreground": functional.pixel_shuffle(raw[:, MAPS:], STRIDE)[:, 0]}
 
     def targets(self, truth: Truth) -> Outputs:
         """Heat, ignored cells, and per-cell answers with the places where they hold."""
@@ -75,16 +91,10 @@ class Detection(Head):
         return {"maps": torch.from_numpy(maps), "foreground": torch.from_numpy(foreground), "pointers": torch.from_numpy(pointers)}
 
     def loss(self, outputs: Outputs, targets: Outputs) -> Tensor:
-        """Focal loss of the centers, L1 of places, sides and pointers, cross entropy of class and foreground."""
+        """Focal loss of the centers; box, class and quality of the cells around them; foreground; pointers."""
         maps, wanted = outputs["maps"], targets["maps"]
-        centers = wanted[:, 2] > 0
-        count = centers.sum().clamp(min=1)
+        count = (wanted[:, 2] >= 1).sum().clamp(min=1)
         focal = center_loss(maps[:, 0], wanted[:, 0], wanted[:, 1] > 0) / count
-        picked = maps.permute(0, 2, 3, 1)[centers]
-        answers = wanted.permute(0, 2, 3, 1)[centers]
-        place = (picked[:, 1:3] - answers[:, 3:5]).abs().sum() / count
-        sides = (picked[:, 3:7] - answers[:, 5:9]).abs().sum() / count
-        kind = functional.binary_cross_entropy_with_logits(picked[:, 7], answers[:, 9], reduction="sum") / count
         scored = targets["foreground"] < 2
         pixels = functional.binary_cross_entropy_with_logits(
             outputs["foreground"], targets["foreground"].clamp(max=1).float(), reduction="none"
@@ -93,12 +103,15 @@ class Detection(Head):
         owned = torch.isfinite(targets["pointers"])
         error = torch.where(owned, maps[:, 8:10] - torch.where(owned, targets["pointers"], 0.0), 0.0).abs()
         pointer = error.sum() / owned.sum().clamp(min=1)
-        return focal + 0.2 * place + 0.3 * sides + 0.5 * kind + 2.0 * pixels + 0.2 * pointer
+        return focal + box_loss(maps, wanted) + 2.0 * pixels + 0.2 * pointer
 
     def columns(self) -> tuple[Column, ...]:
         """How many, and the list."""
-        text = f"Objects found in the stamp (score over {THRESHOLD})"
-        listed = "Objects found, best first: center and box in stamp pixels, position, score, class, mask run lengths within the box"
+        text = f"Objects found in the stamp (score over {self.scoring().threshold:.2f})"
+        listed = (
+            "Objects found, best first: center and box in stamp pixels, position, score (chance that it is an object of S/N > 5 with this"
+            " box at IoU 0.5), class, mask run lengths within the box"
+        )
         return (
             Column("n_detections", pa.int16(), "", text, 1.0, "mock only"),
             Column("detections", pa.list_(DETECTION), "", listed, 1.0, "mock only"),
@@ -109,10 +122,51 @@ class Detection(Head):
         rows = []
         centers = sky_anchor(context)
         for index in range(len(outputs["maps"])):
-            found = find(outputs["maps"][index], outputs["foreground"][index], context)
+            found = find(outputs["maps"][index], outputs["foreground"][index], context, (index, self.scoring()))
             rows.append([_record(found, k, centers[index], context) for k in range(len(found.scores))])
         counts = pa.array([len(row) for row in rows], pa.int16())
         return {"n_detections": counts, "detections": pa.array(rows, pa.list_(DETECTION))}
+
+    def scoring(self) -> Scoring:
+        """How candidates are scored, as calibrated."""
+        return Scoring(self.coefficients.detach().cpu().numpy().astype(np.float64), float(self.threshold[0]))
+
+    def calibration(self, outputs: RawOutputs, truth: Truth, context: StampContext) -> dict[str, npt.NDArray[np.float64]]:
+        """Features of every candidate, whether it is a true object, and how many true objects each stamp has."""
+        features, right, full, true = [], [], [], []
+        for index, objects in enumerate(truth.objects):
+            listed = candidates(outputs["maps"][index], outputs["foreground"][index], context, index)
+            kept = distinct(listed, UNCALIBRATED.scores(listed.features))
+            listed = listed.take(kept)
+            answers = match_boxes(listed.boxes, listed.centers, objects)
+            judged = answers != IGNORED
+            every = bool((context.valid[index].max(axis=(1, 2)) > 0).all())
+            features.append(listed.features[judged])
+            right.append(answers[judged] >= 0)
+            full.append(np.full(int(judged.sum()), every))
+            true.append((objects[:, 7] == 0).sum() if every else 0)
+        table = np.concatenate(features)
+        gathered = {f"feature_{name}": table[:, column] for column, name in enumerate(FEATURES)}
+        gathered |= {"right": np.concatenate(right).astype(np.float64), "full": np.concatenate(full).astype(np.float64)}
+        return gathered | {"true": np.array(true, dtype=np.float64)}
+
+    def calibrate(self, gathered: dict[str, npt.NDArray[np.float64]]) -> dict[str, float]:
+        """Coefficients of the score, fitted on all stamps, and the threshold of the best F1 on those with every band."""
+        features = np.stack([gathered[f"feature_{name}"] for name in FEATURES], axis=1)
+        right, full, true = gathered["right"], gathered["full"] > 0, float(gathered["true"].sum())
+        if not right.any() or right.all():
+            return {}
+        before = UNCALIBRATED.scores(features[full])
+        scoring = fit_scoring(features, right, true, full)
+        after = scoring.scores(features[full])
+        self.coefficients.copy_(torch.from_numpy(scoring.coefficients))
+        self.threshold.fill_(scoring.threshold)
+        result = {"threshold": scoring.threshold}
+        for name, scores, threshold in (("before", before, UNCALIBRATED.threshold), ("after", after, scoring.threshold)):
+            said = scores >= threshold
+            result[f"f1_{name}"] = 2 * float(right[full][said].sum()) / max(float(said.sum()) + true, 1.0)
+            result[f"calibration_error_{name}"] = expected_error(scores, right[full])
+        return result
 
     def score(self, predicted: pa.Table, truth: Truth, training: pa.Table) -> list[Score]:
         """Completeness, purity and F1 of centers, class accuracy, mean IoU of boxes; the constant answer is the central object alone."""
@@ -145,11 +199,45 @@ def center_loss(logits: Tensor, heat: Tensor, ignored: Tensor) -> Tensor:
     return -(positive.sum() + negative.sum())
 
 
+def box_loss(maps: Tensor, wanted: Tensor) -> Tensor:
+    """Places, sides and generalized IoU of the boxes, class, and how well the box fits, over the weighted cells around centers."""
+    cells = wanted[:, 2] > 0
+    picked, answers = maps.permute(0, 2, 3, 1)[cells], wanted.permute(0, 2, 3, 1)[cells]
+    weight = answers[:, 2] / answers[:, 2].sum().clamp(min=1)
+    place = (picked[:, 1:3] - answers[:, 3:5]).abs().sum(dim=1)
+    sides = (picked[:, 3:7] - answers[:, 5:9]).abs().sum(dim=1)
+    kind = functional.binary_cross_entropy_with_logits(picked[:, 7], answers[:, 9], reduction="none")
+    boxes, true = cell_boxes(picked[:, 1:7]), cell_boxes(answers[:, 3:9])
+    # what the box reaches, not how sure it is, so no gradient
+    fits = quality_target(boxes.detach(), true)
+    quality = functional.binary_cross_entropy_with_logits(picked[:, 10], fits, reduction="none")
+    overlap = generalized_box_iou_loss(boxes, true, reduction="none")
+    return ((0.2 * place + 0.15 * sides + 0.5 * overlap + 0.5 * kind + 0.3 * quality) * weight).sum()
+
+
+def cell_boxes(values: Tensor) -> Tensor:
+    """Edges x0 y0 x1 y1, in pixels from the cell's corner, of place (cells) and log sides, shape (K, 6)."""
+    center, sides = values[:, :2].clamp(-4, 5) * STRIDE, torch.exp(values[:, 2:].clamp(-2.0, 5.5))
+    return torch.cat([center - sides[:, :2], center + sides[:, 2:]], dim=1)
+
+
+def quality_target(boxes: Tensor, true: Tensor) -> Tensor:
+    """IoU of boxes with their true ones, shape (K,)."""
+    low, high = torch.maximum(boxes[:, :2], true[:, :2]), torch.minimum(boxes[:, 2:], true[:, 2:])
+    shared = (high - low).clamp(min=0).prod(dim=1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1) + (true[:, 2:] - true[:, :2]).prod(dim=1)
+    return shared / (areas - shared).clamp(min=1e-6)
+
+
 def _stamp_targets(objects: FloatArray, segments: npt.NDArray[np.uint8]) -> tuple[FloatArray, FloatArray]:
-    """Maps (10, P/2, P/2): heat, ignored, is center, place x y, log sides l t r b, class; pointers (2, P/2, P/2), NaN = none."""
+    """Maps (10, P/2, P/2): heat, ignored, weight, place x y, log sides l t r b, class; pointers (2, P/2, P/2), NaN = none.
+
+    The weight is 1 at a center, `AROUND` at the eight cells around it, 0 elsewhere; of two objects the nearer one has a cell.
+    """
     side = segments.shape[0] // STRIDE
     maps = np.zeros((10, side, side), dtype=np.float32)
     grid = np.arange(side, dtype=np.float32)
+    apart = np.full((side, side), np.inf, dtype=np.float32)
     for x, y, x0, y0, x1, y1, star, ignore in objects:
         cell = (int(np.floor(x / STRIDE)), int(np.floor(y / STRIDE)))
         if not (0 <= cell[0] < side and 0 <= cell[1] < side):
@@ -161,15 +249,17 @@ def _stamp_targets(objects: FloatArray, segments: npt.NDArray[np.uint8]) -> tupl
             maps[1] = np.maximum(maps[1], bump > 0.3)
             continue
         maps[0] = np.maximum(maps[0], bump)
-        maps[2:, cell[1], cell[0]] = [
-            1.0,
-            x / STRIDE - cell[0],
-            y / STRIDE - cell[1],
-            *np.log(np.maximum([x - x0 + 0.5, y - y0 + 0.5, x1 - x + 0.5, y1 - y + 0.5], 0.5)),
-            star,
-        ]
+        sides = np.log(np.maximum([x - x0 + 0.5, y - y0 + 0.5, x1 - x + 0.5, y1 - y + 0.5], 0.5))
+        for row in range(max(cell[1] - 1, 0), min(cell[1] + 2, side)):
+            for column in range(max(cell[0] - 1, 0), min(cell[0] + 2, side)):
+                own = (column, row) == cell
+                distance = 0.0 if own else float(np.hypot(x / STRIDE - column - 0.5, y / STRIDE - row - 0.5))
+                if distance > apart[row, column]:
+                    continue
+                apart[row, column] = distance
+                maps[2:, row, column] = [1.0 if own else AROUND, x / STRIDE - column, y / STRIDE - row, *sides, star]
     # a center never hides behind an ignored neighbor
-    maps[1][maps[2] > 0] = 0.0
+    maps[1][maps[2] >= 1] = 0.0
     return maps, _pointers(objects, segments[::STRIDE, ::STRIDE])
 
 
@@ -188,7 +278,7 @@ def _pointers(objects: FloatArray, coarse: npt.NDArray[np.uint8]) -> FloatArray:
 def _record(found: Found, index: int, anchor: npt.NDArray[np.float64], context: StampContext) -> dict[str, object]:
     x, y = (float(value) - context.margin for value in found.centers[index])
     box = found.boxes[index]
-    x0, y0, x1, y1 = (int(value) for value in (np.floor(box[0]), np.floor(box[1]), np.ceil(box[2]), np.ceil(box[3])))
+    x0, y0, x1, y1 = (int(value) for value in box)
     mask = found.owner[y0 : y1 + 1, x0 : x1 + 1] == index
     place = to_sky(x, y, anchor, context.pixscale) if np.isfinite(anchor[:2]).all() else (None, None)
     return {

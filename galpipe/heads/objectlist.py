@@ -11,6 +11,7 @@ from torch.nn import functional
 from torchvision.ops import nms
 
 from galpipe.heads.base import FloatArray, StampContext
+from galpipe.heads.objectscore import FEATURES, Scoring, covered_shares, sigmoid, uncalibrated
 from galpipe.lvm.inputs import float_column
 
 STRIDE = 2
@@ -20,13 +21,40 @@ MAX_OBJECTS = 64
 """Most detections of one stamp."""
 
 THRESHOLD = 0.4
-"""Score from which on a peak is a detection: where completeness and purity meet on training bricks."""
+"""Score from which on a peak is a detection until calibration says better."""
+
+LEAST_HEAT = 0.05
+"""Heat from which on a peak is a candidate."""
 
 OVERLAP = 0.6
 """IoU above which the weaker of two boxes is dropped."""
 
 MATCH = 4.0
 """Pixels (1.05 arcsec) within which a detected center counts as the true one."""
+
+UNCALIBRATED = uncalibrated(THRESHOLD)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Peaks of one stamp in padded pixels, strongest first.
+
+    Parameters
+    ----------
+    centers, boxes, stars : ndarray
+        Shapes (K, 2) x and y, (K, 4) x0 y0 x1 y1 (whole pixels, ends inclusive), (K,) probability of being a star.
+    features : ndarray
+        Shape (K, F), see `galpipe.heads.objectscore.FEATURES`.
+    """
+
+    centers: FloatArray
+    boxes: FloatArray
+    stars: FloatArray
+    features: npt.NDArray[np.float64]
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Candidates:
+        """Some of them."""
+        return Candidates(self.centers[rows], self.boxes[rows], self.stars[rows], self.features[rows])
 
 
 @dataclass(frozen=True)
@@ -48,30 +76,74 @@ class Found:
     owner: npt.NDArray[np.int16]
 
 
-def _sigmoid(values: FloatArray) -> FloatArray:
-    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(values, -30, 30))), dtype=np.float32)
+def candidates(maps: FloatArray, foreground: FloatArray, context: StampContext, index: int = 0) -> Candidates:
+    """Peaks of one stamp's raw maps that lie in the stamp, strongest first.
 
-
-def find(maps: FloatArray, foreground: FloatArray, context: StampContext) -> Found:
-    """Objects of one stamp from its raw maps, padded pixels."""
-    heat = torch.from_numpy(_sigmoid(maps[0]))
+    Parameters
+    ----------
+    maps : ndarray
+        Shape (11, P/2, P/2).
+    foreground : ndarray
+        Shape (P, P), logits.
+    context : StampContext
+    index : int
+        The stamp's place in the context.
+    """
+    heat = torch.from_numpy(sigmoid(maps[0]))
     peak = functional.max_pool2d(heat[None, None], 3, stride=1, padding=1)[0, 0]
-    rows, columns = torch.nonzero((heat == peak) & (heat > THRESHOLD), as_tuple=True)
-    scores = heat[rows, columns]
-    order = torch.argsort(scores, descending=True, stable=True)[: 2 * MAX_OBJECTS]
-    row, column, score = rows[order].numpy(), columns[order].numpy(), scores[order].numpy()
-    x = (column + np.clip(maps[1, row, column], 0, 1)) * STRIDE
-    y = (row + np.clip(maps[2, row, column], 0, 1)) * STRIDE
-    sides = np.exp(np.clip(maps[3:7, row, column], -0.7, 5.0)) - 0.5
+    rows, columns = torch.nonzero((heat == peak) & (heat > LEAST_HEAT), as_tuple=True)
+    order = torch.argsort(heat[rows, columns], descending=True, stable=True)[: 2 * MAX_OBJECTS]
+    row, column = rows[order].numpy(), columns[order].numpy()
+    x = (column + np.clip(maps[1, row, column], -1, 2)) * STRIDE
+    y = (row + np.clip(maps[2, row, column], -1, 2)) * STRIDE
     low, high = context.margin, context.margin + context.size - 1
-    boxes = np.stack([x - sides[0], y - sides[1], x + sides[2], y + sides[3]], axis=1).astype(np.float32)
     inside = (x >= low - 0.5) & (x <= high + 0.5) & (y >= low - 0.5) & (y <= high + 0.5)
-    boxes = np.clip(boxes, low, high)
-    kept = np.flatnonzero(inside)
-    kept = kept[nms(torch.from_numpy(boxes[kept]), torch.from_numpy(score[kept]), OVERLAP).numpy()][:MAX_OBJECTS]
-    centers = np.stack([x, y], axis=1).astype(np.float32)[kept]
-    owner = _owners(centers, boxes[kept], maps[8:10], foreground)
-    return Found(centers, boxes[kept], score[kept], _sigmoid(maps[7, row, column])[kept], owner)
+    row, column, x, y = row[inside], column[inside], x[inside], y[inside]
+    sides = np.exp(np.clip(maps[3:7, row, column], -0.7, 5.0)) - 0.5
+    # whole pixels, as the truth's: the nearest ones
+    boxes = np.clip(np.round(np.stack([x - sides[0], y - sides[1], x + sides[2], y + sides[3]], axis=1)), low, high).astype(np.float32)
+    pull = np.hypot(column * STRIDE + 8 * maps[8, row, column] - x, row * STRIDE + 8 * maps[9, row, column] - y)
+    side = np.sqrt(np.clip(boxes[:, 2:] - boxes[:, :2] + 1, 1, None).prod(axis=1))
+    pixel = np.clip(np.round(np.stack([y, x])), low, high).astype(np.int64)
+    features = {
+        "constant": np.ones(len(x)),
+        "heat": np.clip(maps[0, row, column], -6, 6),
+        "quality": np.clip(maps[10, row, column], -6, 6),
+        "size": np.log(side / 10),
+        "pull": np.minimum(2 * pull / side, 2.0),
+        "inside": covered_shares(boxes),
+        "foreground": np.clip(foreground[pixel[0], pixel[1]], -12, 12) / 4,
+        "missing": (context.valid[index][:, pixel[0], pixel[1]] == 0).sum(axis=0),
+    }
+    table = np.stack([features[name] for name in FEATURES], axis=1).astype(np.float64)
+    return Candidates(np.stack([x, y], axis=1).astype(np.float32), boxes, sigmoid(maps[7, row, column]), table)
+
+
+def distinct(listed: Candidates, scores: FloatArray) -> npt.NDArray[np.int64]:
+    """Candidates that are left when of two that overlap the weaker is dropped, best first."""
+    boxes = torch.from_numpy(listed.boxes + np.array([0, 0, 1, 1], dtype=np.float32))
+    return np.asarray(nms(boxes, torch.from_numpy(scores), OVERLAP).numpy(), dtype=np.int64)
+
+
+def find(maps: FloatArray, foreground: FloatArray, context: StampContext, how: tuple[int, Scoring] = (0, UNCALIBRATED)) -> Found:
+    """Objects of one stamp from its raw maps, padded pixels.
+
+    Parameters
+    ----------
+    maps, foreground, context
+        As `candidates`.
+    how : tuple
+        The stamp's place in the context, and how candidates are scored.
+    """
+    index, scoring = how
+    listed = candidates(maps, foreground, context, index)
+    scores = scoring.scores(listed.features)
+    above = np.flatnonzero(scores >= scoring.threshold)
+    listed, scores = listed.take(above), scores[above]
+    kept = distinct(listed, scores)[:MAX_OBJECTS]
+    listed = listed.take(kept)
+    owner = _owners(listed.centers, listed.boxes, maps[8:10], foreground)
+    return Found(listed.centers, listed.boxes, scores[kept], listed.stars, owner)
 
 
 def _owners(centers: FloatArray, boxes: FloatArray, pointers: FloatArray, foreground: FloatArray) -> npt.NDArray[np.int16]:

@@ -1,12 +1,14 @@
-"""Parameters: magnitudes, size, profile, shape, bulge fraction and a mock redshift, each with a predicted uncertainty.
+"""Parameters: magnitudes, size, profile, shape and bulge fraction with intervals, and a redshift as a whole PDF.
 
-Every quantity is a Gaussian in a coordinate of its own (science.md section 4 has the definitions). The loss is the Gaussian likelihood
-weighted by the predicted variance to the power 1/2 (beta-NLL, Seitzer et al. 2022, arXiv:2203.09168).
+Every quantity but the redshift is a Gaussian in a coordinate of its own (`galpipe.heads.quantities`). The loss is the Gaussian likelihood
+weighted by the predicted variance to the power 1/2 (beta-NLL, Seitzer et al. 2022, arXiv:2203.09168); that of the redshift is the cross
+entropy of its bins (`galpipe.heads.redshiftpdf`). Intervals and PDF are calibrated on stamps that trained nothing
+(`galpipe.heads.intervals`, `galpipe.heads.recalibrate`).
+
+The redshift's columns are ``z_mock_*`` until the head's buffer ``spectroscopic`` says that real redshifts trained it; then ``z_lvm_*``.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,156 +16,76 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from galpipe.columns import Column
-from galpipe.heads.base import FloatArray, Head, Outputs, RawOutputs, Score, StampContext, Truth
+from galpipe.columns import Column, Learned
+from galpipe.heads import intervals, recalibrate
+from galpipe.heads.base import Head, Outputs, RawOutputs, Score, StampContext, Truth
+from galpipe.heads.intervals import BAND_SETS, FACTS, Measured
+from galpipe.heads.moments import MOMENTS, PROFILE, Moments, Profile
+from galpipe.heads.parameter_scores import scores
+from galpipe.heads.quantities import (
+    ANGLE,
+    ANGLE_TEXT,
+    LARGEST_ANGLE_SIGMA,
+    MOCK,
+    QUANTITIES,
+    R_MAG,
+    RADIUS,
+    SIZE,
+    SPECTROSCOPIC,
+    Values,
+    decode_angle,
+    encoded_truth,
+    is_star,
+    signed_angle,
+    true_angles,
+    true_redshifts,
+    true_values,
+)
+from galpipe.heads.recalibrate import LEVELS
+from galpipe.heads.redshiftpdf import BINS, GRID_TEXT, quantiles, soft_bins
 from galpipe.lvm.encoder import APERTURES, Features, ModelSettings, full_precision
-from galpipe.lvm.inputs import MODEL_BANDS, float_column
+from galpipe.lvm.inputs import CONDITIONS, MODEL_BANDS
 
 BETA = 0.5
 """Exponent of the variance that weights the likelihood."""
 
-ROUND = 0.9
-"""Axis ratio from which on a position angle means nothing (science.md section 4)."""
-
-LARGEST_ANGLE_SIGMA = 180.0 / np.sqrt(12.0)
-"""Standard deviation of an angle of which nothing is known, degrees."""
-
-Values = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """One scalar and the coordinate in which it is a Gaussian.
-
-    Parameters
-    ----------
-    column, truth, unit, description : str
-        Catalog column, truth column, unit, meaning.
-    scale : str
-        ``linear``, ``log10`` or ``log1p`` (natural log of one plus the value).
-    low, high : float
-        Range to which decoded values are clipped.
-    """
-
-    column: str
-    truth: str
-    unit: str
-    description: str
-    scale: str
-    low: float
-    high: float
-
-    def encode(self, values: Values) -> Values:
-        """Into the Gaussian coordinate; NaN where the value has no place there."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            if self.scale == "log10":
-                result = np.log10(np.where(values > 0, values, np.nan))
-            elif self.scale == "log1p":
-                result = np.log1p(np.where(values > -1, values, np.nan))
-            else:
-                result = np.asarray(values)
-        return np.where(np.isfinite(result), result, np.nan)
-
-    def decode(self, mean: Values, sigma: Values) -> tuple[Values, Values]:
-        """Value and standard deviation, the latter to first order."""
-        if self.scale == "log10":
-            value = np.clip(10.0 ** np.clip(mean, -6, 6), self.low, self.high)
-            return value, value * np.log(10.0) * sigma
-        if self.scale == "log1p":
-            value = np.clip(np.expm1(np.clip(mean, -6, 6)), self.low, self.high)
-            return value, (1.0 + value) * sigma
-        return np.clip(mean, self.low, self.high), sigma
-
-
-QUANTITIES = (
-    *(
-        Quantity(f"lvm_mag_{band}", f"mag_{band}", "mag", f"Total AB magnitude in {band}, dereddened", "linear", 8.0, 30.0)
-        for band in MODEL_BANDS
-    ),
-    Quantity(
-        "lvm_half_light_radius",
-        "half_light_radius",
-        "arcsec",
-        "Half-light radius along the major axis, without the PSF",
-        "log10",
-        0.01,
-        60.0,
-    ),
-    Quantity("lvm_sersic_n", "sersic_n", "", "Sersic index of a single component", "log10", 0.2, 8.0),
-    Quantity("lvm_axis_ratio", "axis_ratio", "", "Axis ratio b/a", "linear", 0.02, 1.0),
-    Quantity("lvm_bulge_fraction", "bulge_fraction", "", "Share of the bulge in the r flux", "linear", 0.0, 1.0),
-    Quantity("z_mock", "redshift", "", "Redshift learned from the mock sky; not for science", "log1p", 0.0, 3.0),
-)
-"""The scalars, in the order of the head's outputs; cos and sin of twice the position angle follow them."""
-
-SIZE = len(QUANTITIES) + 2
-
-
-def encode_angle(angle: Values) -> Values:
-    """Cos and sin of twice a position angle in degrees, shape (N, 2); no jump at 180."""
-    double = np.deg2rad(2.0 * angle)
-    return np.stack([np.cos(double), np.sin(double)], axis=-1)
-
-
-def decode_angle(vector: Values, sigma: Values) -> tuple[Values, Values]:
-    """Position angle in [0, 180) and its standard deviation, degrees.
-
-    Parameters
-    ----------
-    vector, sigma : ndarray
-        Shape (N, 2): predicted cos and sin of the double angle and their standard deviations.
-    """
-    angle = np.mod(np.rad2deg(0.5 * np.arctan2(vector[:, 1], vector[:, 0])), 180.0)
-    length = np.hypot(vector[:, 0], vector[:, 1])
-    unit = vector / np.maximum(length, 1e-9)[:, None]
-    across = np.hypot(unit[:, 1] * sigma[:, 0], unit[:, 0] * sigma[:, 1])
-    spread = np.rad2deg(0.5 * across / np.maximum(length, 1e-3))
-    return np.where(angle >= 180.0, 0.0, angle), np.minimum(spread, LARGEST_ANGLE_SIGMA)
-
-
-def encoded_truth(table: pa.Table) -> FloatArray:
-    """Encoded truth, float32 of shape (N, 10), NaN where unknown; angles only where b/a < 0.9."""
-    rows = table.num_rows
-    columns = [item.encode(true_values(table, item)) for item in QUANTITIES]
-    vector = encode_angle(float_column(table, "position_angle", rows))
-    ratio = float_column(table, "axis_ratio", rows)
-    vector[~(ratio < ROUND)] = np.nan
-    galaxy = ~is_star(table)
-    result = np.concatenate([np.stack(columns, axis=1), vector], axis=1)
-    result[~galaxy, len(MODEL_BANDS) :] = np.nan
-    return result.astype(np.float32)
-
-
-def true_values(table: pa.Table, item: Quantity) -> Values:
-    """A quantity's truth; magnitudes, which the mock's truth gives with dust, without it, as the model's pixels are."""
-    values = float_column(table, item.truth, table.num_rows)
-    if not item.truth.startswith("mag_"):
-        return values
-    transmission = float_column(table, f"mw_transmission_{item.truth[-1]}", table.num_rows)
-    return values + 2.5 * np.log10(np.where(transmission > 0, transmission, 1.0))
-
-
-def is_star(table: pa.Table) -> npt.NDArray[np.bool_]:
-    """Which true sources are stars."""
-    if "kind" not in table.column_names:
-        return np.zeros(table.num_rows, dtype=bool)
-    return np.array([kind == "star" for kind in table["kind"].to_pylist()], dtype=bool)
+ANSWERS = len(QUANTITIES) + 1
+"""Answers with an interval: the scalars and the position angle."""
 
 
 class Parameters(Head):
-    """Means and log variances of the ten coordinates."""
+    """Means and log variances of the nine coordinates, and logits of the redshift's bins."""
 
     name = "parameters"
+    version = 2
 
     mean: Tensor
     spread: Tensor
+    interval_weights: Tensor
+    usual_sigma: Tensor
+    temperature_weights: Tensor
+    usual_width: Tensor
+    pit_map: Tensor
+    spectroscopic: Tensor
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
-        inputs = settings.embedding + settings.center + len(APERTURES) * len(MODEL_BANDS)
-        self.hidden = nn.Sequential(nn.Linear(inputs, 192), nn.GELU(), nn.Linear(192, 96), nn.GELU(), nn.Linear(96, 2 * SIZE))
+        measured = len(APERTURES) * len(MODEL_BANDS) + MOMENTS + PROFILE
+        inputs = settings.embedding + settings.center + CONDITIONS + measured
+        self.moments, self.profile = Moments(), Profile()
+        self.hidden = nn.Sequential(nn.Linear(inputs, 256), nn.GELU(), nn.Linear(256, 128), nn.GELU())
+        self.gaussian = nn.Linear(128, 2 * SIZE)
+        self.redshift = nn.Linear(128, BINS)
+        # magnitudes and colors are nearly linear in log fluxes
+        self.direct = nn.Linear(measured, SIZE)
         self.register_buffer("mean", torch.zeros(SIZE))
         self.register_buffer("spread", torch.ones(SIZE))
+        self.register_buffer("interval_weights", torch.from_numpy(np.stack([intervals.uncalibrated()] * ANSWERS)).float())
+        self.register_buffer("usual_sigma", torch.ones(ANSWERS))
+        self.register_buffer("temperature_weights", torch.zeros(BAND_SETS, FACTS))
+        self.register_buffer("usual_width", torch.ones(()))
+        self.register_buffer("pit_map", torch.from_numpy(LEVELS).float().repeat(BAND_SETS, 1))
+        self.register_buffer("spectroscopic", torch.zeros((), dtype=torch.int64))
 
     @classmethod
     def build(cls, settings: ModelSettings) -> Parameters:
@@ -176,105 +98,160 @@ class Parameters(Head):
         for index in range(len(QUANTITIES)):
             column = known[np.isfinite(known[:, index]), index]
             if len(column) > 1:
-                self.mean[index] = float(column.mean())
-                self.spread[index] = max(float(column.std()), 1e-3)
+                # as stored: a mean of 20 mag rounded after the training would shift every answer
+                self.mean[index] = float(np.float16(column.mean()))
+                self.spread[index] = float(np.float16(max(float(column.std()), 1e-3)))
 
     def forward(self, features: Features) -> Outputs:
-        """``mean`` and ``log_variance``, both (N, 10), in units of the training spread."""
+        """``mean`` and ``log_variance``, both (N, 9) in units of the training spread, and ``redshift``, (N, 64) logits."""
         with full_precision(features.embedding):
-            raw = self.hidden(torch.cat([features.embedding, features.center, features.photometry], dim=1))
-        return {"mean": raw[:, :SIZE], "log_variance": raw[:, SIZE:].clamp(-9.0, 4.0)}
+            sums = [features.photometry, self.moments(features.inputs), self.profile(features.inputs)]
+            measured = torch.cat(sums, dim=1)
+            hidden = self.hidden(torch.cat([features.embedding, features.center, features.inputs.conditions, measured], dim=1))
+            mean, log_variance = self.gaussian(hidden).chunk(2, dim=1)
+            redshift = self.redshift(hidden)
+            mean = mean + self.direct(measured)
+        return {"mean": mean, "log_variance": log_variance.clamp(-11.0, 4.0), "redshift": redshift}
 
     def targets(self, truth: Truth) -> Outputs:
-        """``parameters`` of shape (N, 10), NaN where unknown."""
-        return {"parameters": torch.from_numpy(encoded_truth(truth.table))}
+        """``parameters`` of shape (N, 9) and ``redshift`` of shape (N, 64), NaN where unknown."""
+        bins = soft_bins(true_redshifts(truth.table)).astype(np.float32)
+        return {"parameters": torch.from_numpy(encoded_truth(truth.table)), "redshift": torch.from_numpy(bins)}
 
     def loss(self, outputs: Outputs, targets: Outputs) -> Tensor:
-        """Mean over the known values of the weighted Gaussian likelihood."""
+        """Mean over the known values of the weighted likelihood, in which the redshift is one of ten."""
         wanted = (targets["parameters"] - self.mean) / self.spread
         known = torch.isfinite(wanted)
         error = torch.where(known, outputs["mean"] - torch.where(known, wanted, 0.0), 0.0).clamp(-8.0, 8.0)
         log_variance = outputs["log_variance"]
         likelihood = 0.5 * (error**2 * torch.exp(-log_variance) + log_variance)
         weight = torch.exp(BETA * log_variance).detach()
-        return (likelihood * weight * known).sum() / known.sum().clamp(min=1)
+        entropy, seen = redshift_loss(outputs, targets)
+        return ((likelihood * weight * known).sum() + entropy) / (known.sum() + seen).clamp(min=1)
 
     def columns(self) -> tuple[Column, ...]:
-        """Each value with its standard deviation."""
+        """Each value with its 68 % half-width and its 95 % interval; the redshift with its PDF."""
         result = []
-        for name, unit, text in [
-            *((item.column, item.unit, item.description) for item in QUANTITIES),
-            ("lvm_position_angle", "deg", "Position angle of the major axis, east of north, 0 to 180"),
-        ]:
-            result.append(Column(name, pa.float32(), unit, text, 1e-2, "mock only"))
-            result.append(Column(f"{name}_sigma", pa.float32(), unit, f"Predicted standard deviation. {text}", 1e-2, "mock only"))
+        for name, unit, text in [*((item.column, item.unit, item.description) for item in QUANTITIES), (ANGLE, "deg", ANGLE_TEXT)]:
+            result += _with_interval(name, unit, text, "mock only")
+        own: Learned = "real redshifts" if self.redshift_name == SPECTROSCOPIC else "mock only"
+        text = "Redshift, median of its PDF" + ("" if own == "real redshifts" else "; learned from the mock sky, not for science")
+        result += _with_interval(self.redshift_name, "", text, own)
+        ends = (("lo", "Lower"), ("hi", "Upper"))
+        for end, word in ends:
+            result.append(Column(f"{self.redshift_name}_{end}", pa.float32(), "", f"{word} end of the 68 % interval. {text}", 1e-2, own))
+        kind, grid = pa.list_(pa.float16(), BINS), f"Probability of the redshift in each bin; {GRID_TEXT}"
+        result.append(Column(f"{self.redshift_name}_pdf", kind, "", grid, 2e-2, own))
         return tuple(result)
 
+    @property
+    def redshift_name(self) -> str:
+        """``z_lvm`` once real redshifts trained the head, else ``z_mock``."""
+        return SPECTROSCOPIC if int(self.spectroscopic) else MOCK
+
     def decode(self, outputs: RawOutputs, context: StampContext) -> dict[str, pa.Array]:
-        """Values and standard deviations in their own units."""
-        mean, spread = self.mean.cpu().numpy().astype(np.float64), self.spread.cpu().numpy().astype(np.float64)
-        value = outputs["mean"].astype(np.float64) * spread + mean
-        sigma = np.exp(0.5 * outputs["log_variance"].astype(np.float64)) * spread
+        """Values and intervals in their own units."""
+        value, sigma, facts, sets = self._plain(outputs, context)
+        weights, usual = _numbers(self.interval_weights), _numbers(self.usual_sigma)
         result: dict[str, pa.Array] = {}
-        for index, item in enumerate(QUANTITIES):
-            own, error = item.decode(value[:, index], sigma[:, index])
-            result[item.column] = pa.array(own.astype(np.float32))
-            result[f"{item.column}_sigma"] = pa.array(error.astype(np.float32))
-        angle, error = decode_angle(value[:, -2:], sigma[:, -2:])
-        result["lvm_position_angle"] = pa.array(_below_half_turn(angle))
-        result["lvm_position_angle_sigma"] = pa.array(error.astype(np.float32))
-        return result
+        for index, name in enumerate([*(item.column for item in QUANTITIES), ANGLE]):
+            own = intervals.with_sigma(facts, sigma[:, index], usual[index])
+            shift, half, low, high = intervals.apply(weights[index], sigma[:, index], own, sets)
+            if name == ANGLE:
+                half, arm = np.minimum(half, LARGEST_ANGLE_SIGMA), np.minimum(np.maximum(low, high), 90.0)
+                columns = (value[:, index], half, value[:, index] - arm, value[:, index] + arm)
+            else:
+                item = QUANTITIES[index]
+                middle = np.clip(value[:, index] + shift, item.low, item.high)
+                columns = (middle, half, np.maximum(middle - low, item.low), np.minimum(middle + high, item.high))
+            result |= _arrays(name, columns)
+        result[ANGLE] = pa.array(_below_half_turn(value[:, -1]))
+        return result | self._redshift(outputs["redshift"], facts, sets)
+
+    def _plain(self, outputs: RawOutputs, context: StampContext) -> tuple[Values, Values, Values, npt.NDArray[np.int64]]:
+        """Values and predicted sigmas before calibration, shape (N, 8) each, the stamps' facts and sets of bands."""
+        mean, spread = _numbers(self.mean), _numbers(self.spread)
+        middle = outputs["mean"].astype(np.float64) * spread + mean
+        width = np.exp(0.5 * outputs["log_variance"].astype(np.float64)) * spread
+        decoded = [item.decode(middle[:, index], width[:, index]) for index, item in enumerate(QUANTITIES)]
+        decoded.append(decode_angle(middle[:, -2:], width[:, -2:]))
+        value, sigma = (np.stack(part, axis=1) for part in zip(*decoded, strict=True))
+        return value, sigma, intervals.coarse_facts(value[:, R_MAG], value[:, RADIUS], context), intervals.band_sets(context)
+
+    def _redshift(self, logits: npt.NDArray[np.float32], facts: Values, sets: npt.NDArray[np.int64]) -> dict[str, pa.Array]:
+        fitted = recalibrate.Fitted(_numbers(self.temperature_weights), float(self.usual_width), _numbers(self.pit_map))
+        pdf = recalibrate.calibrated(logits.astype(np.float64), facts, sets, fitted)
+        low95, low, middle, high, high95 = quantiles(pdf, (0.025, 0.16, 0.5, 0.84, 0.975)).T
+        name = self.redshift_name
+        result = _arrays(name, (middle, (high - low) / 2, low95, high95))
+        result |= {f"{name}_lo": _single(low), f"{name}_hi": _single(high)}
+        flat = pa.array(pdf.astype(np.float16).ravel())
+        return result | {f"{name}_pdf": pa.FixedSizeListArray.from_arrays(flat, BINS)}
+
+    def calibration(self, outputs: RawOutputs, truth: Truth, context: StampContext) -> dict[str, Values]:
+        """Errors and predicted sigmas (N, 8), facts, sets of bands, logits and redshifts, of galaxies."""
+        value, sigma, facts, sets = self._plain(outputs, context)
+        true = np.stack([*(true_values(truth.table, item) for item in QUANTITIES), true_angles(truth.table)], axis=1)
+        error = value - true
+        error[:, -1] = signed_angle(value[:, -1], true[:, -1])
+        error[is_star(truth.table)] = np.nan
+        told = {"error": error, "sigma": sigma, "facts": facts, "sets": sets.astype(np.float64)}
+        return told | {"logits": outputs["redshift"].astype(np.float64), "redshift": true_redshifts(truth.table)}
+
+    def calibrate(self, gathered: dict[str, Values]) -> dict[str, float]:
+        """Fit intervals and PDF; coverage of the 68 % intervals before and after."""
+        facts, sets, told = gathered["facts"], gathered["sets"].astype(np.int64), {}
+        for index, name in enumerate([*(item.column for item in QUANTITIES), ANGLE]):
+            error, sigma = gathered["error"][:, index], gathered["sigma"][:, index]
+            if not np.isfinite(error).any():
+                continue
+            usual = float(np.float16(np.median(sigma))) or 1.0
+            own = intervals.with_sigma(facts, sigma, usual)
+            weights = intervals.fit(Measured(error, sigma, own, sets))
+            if name == ANGLE:
+                weights[intervals.SHIFT] = 0.0
+            self.usual_sigma[index] = usual
+            self.interval_weights[index] = torch.from_numpy(weights.astype(np.float16))
+            shift, half, _, _ = intervals.apply(weights, sigma, own, sets)
+            told[f"{name}: coverage before"] = intervals.coverage(error, sigma)
+            told[f"{name}: coverage"] = intervals.coverage(error + shift, half)
+        fitted, more = recalibrate.fit(gathered["logits"], gathered["redshift"], facts, sets)
+        self.temperature_weights[:] = torch.from_numpy(fitted.temperatures.astype(np.float16))
+        self.usual_width.fill_(fitted.usual)
+        self.pit_map[:] = torch.from_numpy(fitted.pits.astype(np.float16))
+        return told | {f"{self.redshift_name}: {name}": value for name, value in more.items()}
 
     def score(self, predicted: pa.Table, truth: Truth, training: pa.Table) -> list[Score]:
-        """Median and rms errors beside those of the training median and mean, and the 68 % coverage."""
-        scores: list[Score] = []
-        rows = predicted.num_rows
-        galaxy = ~is_star(truth.table)
-        covered: list[npt.NDArray[np.bool_]] = []
-        for item in QUANTITIES:
-            true = true_values(truth.table, item)
-            use = galaxy & np.isfinite(item.encode(true))
-            known = true_values(training, item)
-            error = np.abs(float_column(predicted, item.column, rows) - true)[use]
-            if not len(error) or not np.isfinite(known).any():
-                continue
-            covered.append(error <= float_column(predicted, f"{item.column}_sigma", rows)[use])
-            scores.append(_beside(item, "median error", (float(np.median(error)), np.abs(np.nanmedian(known) - true[use]))))
-            scores.append(_beside(item, "rms error", (float(np.sqrt(np.mean(error**2))), np.abs(np.nanmean(known) - true[use]))))
-        scores.extend(_angle_score(predicted, truth.table, galaxy))
-        if covered:
-            inside = np.concatenate(covered)
-            miss = abs(float(inside.mean()) - 0.68)
-            scores.append(Score("coverage of one sigma: distance from 0.68", "", miss, 0.68, False, len(inside), "no uncertainty given"))
-        return scores
+        """Median and rms errors beside those of the training median and mean, the 68 % coverage, and the PDF's CRPS."""
+        return scores(predicted, truth.table, training, self.redshift_name)
 
 
-def _beside(item: Quantity, figure: str, errors: tuple[float, Values]) -> Score:
-    """The model's figure and the same figure of the constant answer's errors."""
-    model, fixed = errors
-    median = figure == "median error"
-    constant = float(np.median(fixed)) if median else float(np.sqrt(np.mean(fixed**2)))
-    said = "training median" if median else "training mean"
-    return Score(f"{item.column}: {figure}", item.unit, model, constant, False, len(fixed), said)
+def redshift_loss(outputs: Outputs, targets: Outputs) -> tuple[Tensor, Tensor]:
+    """Summed cross entropy of the known redshifts, and how many they are."""
+    known = torch.isfinite(targets["redshift"]).all(dim=1)
+    wanted = torch.where(known[:, None], targets["redshift"], 0.0)
+    return -(wanted * torch.log_softmax(outputs["redshift"], dim=1)).sum(), known.sum()
 
 
-def _below_half_turn(angle: Values) -> FloatArray:
+def _with_interval(name: str, unit: str, text: str, learned: Learned) -> list[Column]:
+    words = {"": text, "_sigma": f"Half-width of the 68 % interval. {text}"}
+    words |= {"_lo95": f"Lower end of the 95 % interval. {text}", "_hi95": f"Upper end of the 95 % interval. {text}"}
+    return [Column(name + end, pa.float32(), unit, said, 1e-2, learned) for end, said in words.items()]
+
+
+def _arrays(name: str, columns: tuple[Values, ...]) -> dict[str, pa.Array]:
+    return {name + end: _single(column) for end, column in zip(("", "_sigma", "_lo95", "_hi95"), columns, strict=True)}
+
+
+def _single(values: Values) -> pa.Array:
+    return pa.array(values.astype(np.float32))
+
+
+def _numbers(buffer: Tensor) -> Values:
+    return np.asarray(buffer.cpu().numpy(), np.float64)
+
+
+def _below_half_turn(angle: Values) -> npt.NDArray[np.float32]:
     # 179.9999999 rounds to 180 in float32
     single = angle.astype(np.float32)
     return np.where(single >= 180.0, np.float32(0), single)
-
-
-def _angle_score(predicted: pa.Table, truth: pa.Table, galaxy: npt.NDArray[np.bool_]) -> list[Score]:
-    rows = predicted.num_rows
-    use = galaxy & (float_column(truth, "axis_ratio", rows) < ROUND) & np.isfinite(float_column(truth, "position_angle", rows))
-    if not use.any():
-        return []
-    true = float_column(truth, "position_angle", rows)[use]
-    error = angle_difference(float_column(predicted, "lvm_position_angle", rows)[use], true)
-    fixed = float(np.median(angle_difference(np.full(len(true), 90.0), true)))
-    return [Score("lvm_position_angle: median error", "deg", float(np.median(error)), fixed, False, len(true), "90 deg")]
-
-
-def angle_difference(one: Values, other: Values) -> Values:
-    """Smallest angle between two axes, 0 to 90 degrees."""
-    return np.asarray(90.0 - np.abs(90.0 - np.mod(one - other, 180.0)))

@@ -59,7 +59,7 @@ class Restoration(Head):
     """Mean and spread of every pixel in asinh units: a mixture of flux-keeping filters, chosen pixel by pixel, and what they miss."""
 
     name = "restoration"
-    version = 2
+    version = 3
     calibrates_degraded = True
 
     factors: Tensor

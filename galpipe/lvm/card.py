@@ -43,12 +43,13 @@ def card_text(card: dict[str, Any], settings: ModelSettings) -> str:
         "",
         "## Training",
         "",
-        f"- Data: {training['stamps']} mock stamps of {len(training['training_bricks'])} mock bricks ({own.get('sky', 'plain')} mock sky"
-        f" {training['sky_version']},"
-        f" DR9 and DR10 layout, north and south), seeds {own['sky_seed']} to {own['sky_seed'] + own['bricks'] - 1}.",
-        f"- Pre-training: masked reconstruction, {own['pretrain_steps']} steps of {own['batch']} stamps, on the mock stamps and"
-        f" {training['real_stamps']} real ones (pixels only; mostly pictures by the JPEG route).",
-        f"- Multi-task training: {own['finetune_steps']} and {own['polish_steps']} steps of {own['batch']} stamps, seed {own['seed']}.",
+        f"- Mock: {training['stamps']} stamps of {len(training['train_bricks'])} bricks ({own['sky']} mock sky {training['sky_version']},"
+        f" DR9 and DR10 layout, north and south), seeds {own['sky_seed']} to {own['sky_seed'] + own['bricks'] - 1};"
+        f" {len(training['calibration_bricks'])} more calibrate, {len(training['held_bricks'])} more are scored below.",
+        *_began(training),
+        *_real(training),
+        f"- Every head on mock stamps, and the embedding on real ones in the same steps: {own['polish_steps']} steps of {own['batch']} mock"
+        f" and {own['joint_batch'] if training['real_stamps'] else 0} real stamps, seed {own['seed']}.",
         f"- Time: {training['seconds'] / 60:.0f} minutes, {own['threads']} thread(s), {training['processor']}, code {training['code']}.",
         "",
         "## Scores on held-out mock bricks",
@@ -68,6 +69,33 @@ def card_text(card: dict[str, Any], settings: ModelSettings) -> str:
         for head, scores in heads.items():
             lines += [_row(head, score) for score in scores]
     return "\n".join([*lines, "", "## Limits", "", LIMITS])
+
+
+def _began(training: dict[str, Any]) -> list[str]:
+    own = training["settings"]
+    if training["began"]:
+        return [f"- Began from {training['began']}."]
+    return [
+        f"- Pre-training: masked reconstruction, {own['pretrain_steps']} steps of {own['batch']} stamps, mock and real.",
+        f"- First multi-task training: {own['finetune_steps']} steps of {own['batch']} mock stamps.",
+    ]
+
+
+def _real(training: dict[str, Any]) -> list[str]:
+    """What real galaxies taught: pixels of every set, labels of which."""
+    own = training["settings"]
+    if not training["real_stamps"]:
+        return ["- No real galaxies."]
+    lines = [
+        f"- Distillation: a teacher (EfficientNet-Lite0 with ImageNet weights, tuned for {own['teacher_steps']} steps on the labels below)"
+        f" and those labels taught the encoder, {own['distill_steps']} steps of {own['real_batch']} augmented real galaxies by the"
+        " JPEG route.",
+        "",
+        "| real set | galaxies whose pixels trained | of these, whose labels trained |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {name} | {counts['galaxies']} | {counts['answered']} |" for name, counts in training["real_sets"].items()]
+    return [*lines, ""]
 
 
 def _row(head: str, score: dict[str, Any]) -> str:

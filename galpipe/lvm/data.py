@@ -16,6 +16,7 @@ from galpipe.config import SOFTENING
 from galpipe.heads.base import FloatArray, Truth
 from galpipe.lvm.inputs import FILLED_BIT, MARGIN, MODEL_BANDS, PADDED_SIZE, SHARPENING, Inputs, conditions, float_column, pad, valid_pixels
 from galpipe.lvm.pack import Pack
+from galpipe.lvm.ranks import rank, ranks
 from galpipe.stamps.normalize import codec, normalized
 
 PIXSCALE = 0.262
@@ -80,11 +81,11 @@ class Batches:
         self.depth = np.stack([float_column(pack.sources, f"psfdepth_{band}", rows) for band in MODEL_BANDS], axis=1)
 
     def rows(self, step: int) -> npt.NDArray[np.int64]:
-        """Rows of the pack in the batch of a step; every epoch is another permutation."""
+        """Rows of the pack in the batch of a step, of several ranks this one's; every epoch is another permutation."""
         per_epoch = len(self.pack) // self.size
         epoch, place = divmod(step, per_epoch)
         order = np.random.default_rng([self.seed, 1, epoch]).permutation(len(self.pack))
-        return np.asarray(order[place * self.size : (place + 1) * self.size])
+        return np.asarray(order[place * self.size : (place + 1) * self.size][rank() :: ranks()])
 
     def unlabelled(self, step: int) -> Inputs:
         """Augmented inputs, without degradation."""

@@ -1,4 +1,4 @@
-"""The large vision model: a SwinV2 encoder (timm) behind a convolutional stem, and a light decoder.
+"""The large vision model: a SwinV2 encoder (timm), or another timm encoder, behind a convolutional stem, and a light decoder.
 
 SwinV2: Liu et al. 2022, arXiv:2111.09883. The decoder is a feature pyramid (Lin et al. 2017, arXiv:1612.03144) that ends at half the
 input's resolution, where the stem's features join it.
@@ -7,7 +7,7 @@ input's resolution, where the stem's features join it.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.models.swin_transformer_v2 import SwinTransformerV2
@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from galpipe.config import SOFTENING
 from galpipe.errors import ConfigurationError
+from galpipe.lvm.backbone import TimmStages, layout
 from galpipe.lvm.inputs import CONDITIONS, MODEL_BANDS, PADDED_SIZE, Inputs
 
 APERTURES = (4, 8, 16, 32)
@@ -48,6 +49,13 @@ class ModelSettings:
         Length of the embedding.
     heads : tuple of str
         Names of the downstream tasks, each a module of `galpipe.heads`.
+    encoder : str
+        Name of a timm encoder that takes the place of the SwinV2 stages; ``dims``, ``depths``, ``attention_heads`` and ``window`` then
+        mean nothing. Empty for SwinV2 of those sizes.
+    drop_path : float
+        Stochastic depth in training: the share of skipped blocks at the encoder's end.
+    pyramid : int
+        Channels of the decoder's coarse maps, twice those of its fine ones.
     """
 
     dims: int = 32
@@ -57,9 +65,18 @@ class ModelSettings:
     stem: int = 24
     decoder: int = 24
     embedding: int = 192
-    heads: tuple[str, ...] = ("morphology", "parameters", "detection", "restoration")
+    heads: tuple[str, ...] = ("morphology", "parameters", "detection", "restoration", "domain")
+    encoder: str = ""
+    drop_path: float = 0.0
+    pyramid: int = 96
 
     def __post_init__(self) -> None:
+        if not 0 <= self.drop_path < 1:
+            raise ConfigurationError("drop_path from 0 to below 1", repr(self.drop_path))
+        if self.encoder:
+            # an encoder that does not fit is refused here, not when the model is made
+            layout(self.encoder)
+            return
         if len(self.depths) != 4 or len(self.attention_heads) != 4:
             raise ConfigurationError("four stages in depths and attention_heads", f"{self.depths}, {self.attention_heads}")
 
@@ -79,6 +96,8 @@ class ModelSettings:
     @property
     def stage_dims(self) -> tuple[int, ...]:
         """Channels at strides 4, 8, 16 and 32."""
+        if self.encoder:
+            return layout(self.encoder).dims
         return tuple(self.dims * 2**stage for stage in range(4))
 
     @property
@@ -132,6 +151,22 @@ class ConvStem(nn.Module):
         return half, self.second(half)
 
 
+class FullStem(nn.Module):
+    """What feeds a timm encoder with a stem of its own: a map at full resolution, and the half-resolution map for the decoder."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(2 * len(MODEL_BANDS), settings.stem, 4, stride=2, padding=1)
+        self.mix = nn.Conv2d(settings.stem, settings.stem, 3, padding=1)
+        self.full = nn.Conv2d(2 * len(MODEL_BANDS), settings.stem, 3, padding=1)
+
+    def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Maps of shapes (N, stem, P/2, P/2) and (N, stem, P, P)."""
+        stacked = torch.cat([inputs.pixels * INPUT_SCALE, inputs.valid], dim=1)
+        half = functional.gelu(self.first(stacked))
+        return half + functional.gelu(self.mix(half)), self.full(stacked)
+
+
 class Photometry(nn.Module):
     """Central aperture fluxes from the input pixels themselves, masked pixels replaced by the aperture's mean."""
 
@@ -161,7 +196,7 @@ class Decoder(nn.Module):
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         one, two, three, four = settings.stage_dims
-        wide, narrow = 96, 48
+        wide, narrow = settings.pyramid, settings.pyramid // 2
         self.lateral = nn.ModuleList(
             [nn.Conv2d(four, wide, 1), nn.Conv2d(three, wide, 1), nn.Conv2d(two, wide, 1), nn.Conv2d(one, narrow, 1)]
         )
@@ -185,7 +220,9 @@ class Decoder(nn.Module):
 
 def full_precision(values: Tensor) -> torch.autocast:
     """A block in which half-precision training computes in float32: magnitudes need more than bfloat16's three digits."""
-    return torch.autocast(values.device.type, enabled=False)
+    # tensors without memory, of which FLOPs are counted, know no autocast of their own
+    device = "cpu" if values.is_meta else values.device.type
+    return torch.autocast(device, enabled=False)
 
 
 def _double(map_: Tensor) -> Tensor:
@@ -200,26 +237,20 @@ def _center(map_: Tensor) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """Stem, SwinV2 stages, pooled embedding and decoder: everything that is shared by the heads."""
+    """Stem, encoder stages, pooled embedding and decoder: everything that is shared by the heads."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
-        self.stem = ConvStem(settings)
-        swin = SwinTransformerV2(
-            img_size=PADDED_SIZE,
-            patch_size=4,
-            num_classes=0,
-            embed_dim=settings.dims,
-            depths=settings.depths,
-            num_heads=settings.attention_heads,
-            window_size=settings.window,
-            drop_path_rate=0.0,
-        )
-        self.stages = swin.layers
+        # names of parameters and the order in which they are drawn are those of the shipped weights
+        self.stem: nn.Module = FullStem(settings) if settings.encoder else ConvStem(settings)
+        self.is_swin = not settings.encoder
+        self.stages: nn.Module = TimmStages(settings.encoder, settings.stem, settings.drop_path) if settings.encoder else _swin(settings)
         self.norms = nn.ModuleList([nn.LayerNorm(dim) for dim in settings.stage_dims])
         self.photometry = Photometry()
         numbers = CONDITIONS + len(APERTURES) * len(MODEL_BANDS)
-        self.film = nn.Sequential(nn.Linear(numbers, 64), nn.GELU(), nn.Linear(64, 2 * settings.dims))
+        self.film = nn.Sequential(
+            nn.Linear(numbers, 64), nn.GELU(), nn.Linear(64, 2 * (settings.stem if settings.encoder else settings.dims))
+        )
         self.embed = nn.Sequential(
             nn.Linear(settings.center + settings.stage_dims[3] + numbers, settings.embedding), nn.GELU(), nn.LayerNorm(settings.embedding)
         )
@@ -227,18 +258,38 @@ class Encoder(nn.Module):
 
     def forward(self, inputs: Inputs) -> Features:
         """One pass."""
-        half, tokens = self.stem(inputs)
+        half, start = self.stem(inputs)
         with full_precision(inputs.pixels):
             photometry = self.photometry(inputs)
             numbers = torch.cat([inputs.conditions, photometry], dim=1)
             scale, shift = self.film(numbers).chunk(2, dim=1)
-        hidden = (tokens * (1 + scale[:, :, None, None]) + shift[:, :, None, None]).permute(0, 2, 3, 1)
-        maps = []
-        for stage, norm in zip(self.stages, self.norms, strict=True):
-            hidden = stage(hidden)
-            maps.append(norm(hidden).permute(0, 3, 1, 2).contiguous())
-        scales = tuple(maps)
+        scales = self._scales(start * (1 + scale[:, :, None, None]) + shift[:, :, None, None])
         with full_precision(inputs.pixels):
             center = torch.cat([_center(map_.float()) for map_ in scales], dim=1)
             embedding = self.embed(torch.cat([center, scales[3].float().mean(dim=(2, 3)), numbers], dim=1))
         return Features(scales, center, embedding, photometry, self.decoder(scales, half), inputs)
+
+    def _scales(self, start: Tensor) -> tuple[Tensor, ...]:
+        if not self.is_swin:
+            found = [map_.permute(0, 2, 3, 1) for map_ in self.stages(functional.gelu(start))]
+        else:
+            found, hidden = [], start.permute(0, 2, 3, 1)
+            for stage in cast(nn.Sequential, self.stages):
+                hidden = stage(hidden)
+                found.append(hidden)
+        return tuple(norm(map_).permute(0, 3, 1, 2).contiguous() for norm, map_ in zip(self.norms, found, strict=True))
+
+
+def _swin(settings: ModelSettings) -> nn.Module:
+    """Stages of a SwinV2 encoder; what comes before them is the stem's."""
+    swin = SwinTransformerV2(
+        img_size=PADDED_SIZE,
+        patch_size=4,
+        num_classes=0,
+        embed_dim=settings.dims,
+        depths=settings.depths,
+        num_heads=settings.attention_heads,
+        window_size=settings.window,
+        drop_path_rate=settings.drop_path,
+    )
+    return cast(nn.Module, swin.layers)

@@ -44,21 +44,8 @@ SECOND = Phase("polish", {"morphology": 1.0, "parameters": 1.5, "detection": 0.5
 Labelled = tuple[Inputs, dict[str, Outputs]]
 
 
-def finetune(
-    model: GalaxyModel,
-    pack: Pack,
-    settings: LoopSettings,
-    folder: Path,
-    phase: Phase = FIRST,
-    progress: Progress | None = None,
-) -> list[dict[str, float]]:
-    """Train every head at once.
-
-    Returns
-    -------
-    list of dict
-        The loop's history, one loss per head.
-    """
+def multi_task(model: GalaxyModel, pack: Pack, settings: LoopSettings, phase: Phase) -> Task[Labelled]:
+    """Batches and loss of `finetune`; the heads learn their constants from the pack."""
     batches = Batches(pack, settings.batch, settings.seed, phase.degradation)
     device = next(model.parameters()).device
     for head in model.head_list():
@@ -77,4 +64,22 @@ def finetune(
             terms[head.name] = phase.weights.get(head.name, 1.0) * head.loss(answers.heads[head.name], targets)
         return terms
 
-    return train(model, Task(phase.name, batch, loss), settings, folder, progress)
+    return Task(phase.name, batch, loss)
+
+
+def finetune(
+    model: GalaxyModel,
+    pack: Pack,
+    settings: LoopSettings,
+    folder: Path,
+    phase: Phase = FIRST,
+    progress: Progress | None = None,
+) -> list[dict[str, float]]:
+    """Train every head at once.
+
+    Returns
+    -------
+    list of dict
+        The loop's history, one loss per head.
+    """
+    return train(model, multi_task(model, pack, settings, phase), settings, folder, progress)

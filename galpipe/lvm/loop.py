@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from galpipe.commit import replace_folder
 from galpipe.errors import ConfigurationError
+from galpipe.lvm.ranks import averaged, check_same, rank
 
 Batch = TypeVar("Batch")
 Progress = Callable[[str, int, int], None]
@@ -66,12 +67,15 @@ class Task(Generic[Batch]):
     batch : callable
         The batch of a step; called in another thread, one step ahead.
     loss : callable
-        Loss terms of a batch by name; their sum is minimized.
+        Loss terms of a batch by name; their sum is minimized, averaged over ranks (`galpipe.lvm.ranks`).
+    data : mapping
+        JSON-ready: what the batches are made of. A checkpoint of other data is refused.
     """
 
     name: str
     batch: Callable[[int], Batch]
     loss: Callable[[Batch], dict[str, Tensor]]
+    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 def train(
@@ -101,8 +105,10 @@ def train(
     """
     optimizer = torch.optim.AdamW(_groups(model, settings.decay), lr=settings.rate, betas=(0.9, 0.98))
     place = folder / f"{task.name}-{CHECKPOINT}"
-    first, history = _resume(place, model, optimizer, settings)
+    first, history = _resume(place, model, optimizer, {"settings": asdict(settings), "data": dict(task.data)})
+    check_same(first, "first step")
     model.train()
+    loss = averaged(model, task.loss)
     sums: dict[str, float] = {}
     start = time.monotonic() - (history[-1]["seconds"] if history else 0.0)
     with ThreadPoolExecutor(1) as pool:
@@ -110,14 +116,18 @@ def train(
         for step in range(first, settings.steps):
             batch = coming.result()
             coming = pool.submit(task.batch, step + 1)
-            for name, value in _step(model, optimizer, task.loss(batch), (settings, step)).items():
+            # what a forward pass draws (dropped paths) is a function of the step too
+            torch.manual_seed((settings.seed << 32) + (step << 8) + rank())
+            for name, value in _step(model, optimizer, loss(batch), (settings, step)).items():
                 sums[name] = sums.get(name, 0.0) + value
             if (step + 1) % settings.checkpoint == 0 or step + 1 == settings.steps:
                 count = step % settings.checkpoint + 1
                 history.append({"step": step + 1, "seconds": round(time.monotonic() - start, 1)} | {k: v / count for k, v in sums.items()})
                 sums = {}
-                _save(place, model, optimizer, {"settings": asdict(settings), "step": step + 1, "history": history})
-            if progress is not None:
+                state = {"settings": asdict(settings), "data": dict(task.data), "step": step + 1, "history": history}
+                if not rank():
+                    _save(place, model, optimizer, state)
+            if progress is not None and not rank():
                 progress(task.name, step + 1, settings.steps)
     model.eval()
     return history
@@ -163,12 +173,16 @@ def _save(place: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state
         (aside / "state.json").write_text(json.dumps(state))
 
 
-def _resume(place: Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: LoopSettings) -> tuple[int, list[dict[str, float]]]:
+def _resume(
+    place: Path, model: nn.Module, optimizer: torch.optim.Optimizer, wanted: Mapping[str, Any]
+) -> tuple[int, list[dict[str, float]]]:
     if not (place / "state.json").exists():
         return 0, []
     state = json.loads((place / "state.json").read_text())
-    if state["settings"] != asdict(settings):
-        raise ConfigurationError(f"a checkpoint of settings {asdict(settings)}", repr(state["settings"]), file=str(place))
+    for what, value in wanted.items():
+        # checkpoints from before data were named have none
+        if state.get(what, {}) != value:
+            raise ConfigurationError(f"a checkpoint of {what} {value}", repr(state.get(what, {})), file=str(place))
     tensors = load_file(place / "state.safetensors")
     model.load_state_dict({name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")})
     whole = optimizer.state_dict()

@@ -1,30 +1,20 @@
-"""The training set of the shipped model: mock bricks by seed, cut to stamps, packed with their truth; real stamps beside them."""
+"""The mock part of the training set: bricks by seed, cut to stamps, packed with their truth."""
 
 from __future__ import annotations
 
-import io
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
-from PIL import Image, UnidentifiedImageError
 
-from galpipe.config import SOFTENING, STAMP_SIZE, CutSettings, SelectionSettings
-from galpipe.errors import BadData
+from galpipe.config import CutSettings, SelectionSettings
 from galpipe.lvm.inputs import MODEL_BANDS
 from galpipe.lvm.pack import Pack, concatenate, pack_stamps, read_pack, write_pack
 from galpipe.mock.release import make_release
 from galpipe.mock.spec import BY_LATITUDE, MockSpec, truth_folder
 from galpipe.stamps.cut import cut_brick
-from galpipe.stamps.external import read_stamps
-from galpipe.stamps.normalize import codec, encode
 from galpipe.stamps.result import CutResult
-from galpipe.stamps.stretch import DR2_RGB
 from galpipe.survey.files import BrickFiles, FileRecord
 from galpipe.unit import Unit
 
@@ -37,11 +27,6 @@ FAINT = (500, 1500, 3000)
 """Fainter galaxies in a training brick, in turn, so that the model meets thin and crowded fields."""
 
 STARS = (150, 400, 900)
-
-MOST_REAL = 3000
-"""Real stamps used at most."""
-
-PICTURES = ("image", "png", "jpg", "jpeg")
 
 
 def training_specs(bricks: int, seed: int, sky: str = "plain") -> list[MockSpec]:
@@ -142,53 +127,3 @@ def mock_packs(specs: list[MockSpec], folder: Path, progress: Progress | None = 
 def read_packs(paths: list[Path]) -> Pack:
     """All packs as one, in memory."""
     return concatenate([read_pack(path) for path in paths])
-
-
-def real_pack(folder: Path, seed: int = 0) -> Pack | None:
-    """Unlabelled pixels of real stamps: FITS cubes under ``<folder>/stamps`` and pictures in ``<folder>/labels/*.parquet``.
-
-    Pictures take the JPEG route: decoded, reduced to 152 px, brought to fluxes by the inverse of the survey's stretch (also where the
-    picture is of another survey, so their fluxes are symbolic). Labels are not read.
-
-    Returns
-    -------
-    Pack or None
-        None when the folder holds neither.
-    """
-    parts = [pack_stamps(item) for item in read_stamps(sorted((folder / "stamps").glob("*.fits"))) if not isinstance(item, BadData)]
-    tables = sorted((folder / "labels").glob("*.parquet"))
-    pictures = [picture for table in tables for picture in _pictures(table)]
-    if len(pictures) > MOST_REAL:
-        chosen = np.sort(np.random.default_rng([seed, 7]).permutation(len(pictures))[:MOST_REAL])
-        pictures = [pictures[index] for index in chosen]
-    decoded = [item for item in map(picture_codes, pictures) if item is not None]
-    if decoded:
-        image, mask = np.stack([item[0] for item in decoded]), np.stack([item[1] for item in decoded])
-        parts.append(Pack(image, mask, pa.table({"pixscale": pa.array(np.full(len(image), 0.262), pa.float32())})))
-    if not parts:
-        return None
-    whole = concatenate(parts)
-    kept = [name for name in whole.sources.column_names if name.startswith(("psfsize_", "psfdepth_")) or name == "pixscale"]
-    return replace(whole, sources=whole.sources.select(kept))
-
-
-def _pictures(table: Path) -> Iterator[bytes]:
-    content = pq.read_table(table)
-    name = next((name for name in content.column_names if name in PICTURES), None)
-    for value in content[name].to_pylist() if name else ():
-        if isinstance(value, bytes):
-            yield value
-
-
-def picture_codes(content: bytes) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]] | None:
-    """Codes (3, S, S) and mask (S, S) of an encoded picture; None if it cannot be decoded."""
-    try:
-        with Image.open(io.BytesIO(content)) as picture:
-            rgb = np.asarray(picture.convert("RGB").resize((STAMP_SIZE, STAMP_SIZE), Image.Resampling.LANCZOS), dtype=np.uint8)
-    except (UnidentifiedImageError, OSError):
-        return None
-    flux, known = DR2_RGB.flux(rgb)
-    image = np.stack([encode(flux[index], codec(SOFTENING[band])) for index, band in enumerate(MODEL_BANDS)])
-    # a channel at 0 is dark sky and at 255 a bright core: limits, but better than a hole at the galaxy's center
-    mask = np.zeros(known.shape[1:], dtype=np.uint8)
-    return image, mask

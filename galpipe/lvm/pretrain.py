@@ -21,14 +21,14 @@ HIDDEN = 0.5
 """Share of the squares that are masked."""
 
 
-def hide(inputs: Inputs, seed: tuple[int, int]) -> tuple[Inputs, Tensor]:
+def hide(inputs: Inputs, seed: tuple[int, ...]) -> tuple[Inputs, Tensor]:
     """Mask random squares; masked pixels leave the input before the stem, so no skip connection shows them.
 
     Parameters
     ----------
     inputs : Inputs
     seed : tuple of int
-        Seed and step.
+        Seed and step, and what else the masks depend on.
 
     Returns
     -------

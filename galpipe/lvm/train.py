@@ -9,21 +9,27 @@ from typing import Any
 import torch
 
 from galpipe.code_version import code_version
+from galpipe.lvm.calibrate import calibrate
 from galpipe.lvm.card import card_text
+from galpipe.lvm.distill import Student, distill, joint
 from galpipe.lvm.encoder import ModelSettings
 from galpipe.lvm.evaluate import evaluate
 from galpipe.lvm.finetune import FIRST, SECOND, finetune
+from galpipe.lvm.frozen import HELD_SEED_OFFSET, fit_frozen
 from galpipe.lvm.loop import LoopSettings, Progress
-from galpipe.lvm.mocksky import mock_packs, read_packs, real_pack, training_specs
+from galpipe.lvm.mocksky import mock_packs, read_packs, training_specs
 from galpipe.lvm.model import GalaxyModel, device_of, new_model
-from galpipe.lvm.pack import Pack, concatenate, read_pack, write_pack
+from galpipe.lvm.pack import Pack, concatenate, read_pack
 from galpipe.lvm.predict import Predictor
 from galpipe.lvm.pretrain import pretrain
-from galpipe.lvm.weights import load_model, save_model
+from galpipe.lvm.ranks import first_rank_first, rank
+from galpipe.lvm.realset import RealSet, read_real, real_set, write_real
+from galpipe.lvm.teacher import Lesson, lessons, read_lesson, train_teacher, write_lesson
+from galpipe.lvm.weights import load_model, read_card, save_model, take_over
 from galpipe.mock.spec import SKY_VERSION
 
-HELD_SEED_OFFSET = 8000
-"""Held-out bricks have seeds this far from the training bricks', and so other places and skies."""
+CALIBRATION_SEED_OFFSET = 4000
+"""Calibration bricks have seeds this far from the training bricks', as held-out ones have `HELD_SEED_OFFSET`."""
 
 
 @dataclass(frozen=True)
@@ -40,29 +46,41 @@ class TrainSettings:
         Of the first training brick.
     sky : str
         Mock sky of training and held-out bricks, ``plain`` or ``survey``.
-    bricks, held_bricks : int
-        Mock bricks to train on and to score on.
+    bricks, held_bricks, calibration_bricks : int
+        Mock bricks to train on, to score on and to calibrate on.
     pretrain_steps, finetune_steps, polish_steps, batch : int
-    rate, polish_rate : float
-        Largest learning rate of the first two loops, and of the third.
+        Of masked reconstruction, of the heads on mock stamps, and of the heads with the embedding on real galaxies.
+    teacher_steps, distill_steps, real_batch, joint_batch : int
+        Of the teacher and of what the encoder learns from it; real galaxies in a step of distillation, and beside the mock stamps.
+    rate, polish_rate, teacher_rate : float
+        Largest learning rates: pre-training, heads and distillation; the last loop; the teacher.
+    without : str
+        Label sets, joined by commas, whose labels must not train: for figures on these very sets.
     threads : int
         Torch threads; part of what makes a run repeatable bit by bit.
     model : ModelSettings
     """
 
     name: str = "mini"
-    version: str = "2"
+    version: str = "3"
     seed: int = 1
     sky_seed: int = 1001
-    sky: str = "plain"
+    sky: str = "survey"
     bricks: int = 14
     held_bricks: int = 2
+    calibration_bricks: int = 2
     pretrain_steps: int = 300
     finetune_steps: int = 2400
-    polish_steps: int = 2000
+    polish_steps: int = 1700
+    teacher_steps: int = 1200
+    distill_steps: int = 2200
     batch: int = 16
+    real_batch: int = 32
+    joint_batch: int = 16
     rate: float = 1.5e-3
     polish_rate: float = 8e-4
+    teacher_rate: float = 4e-4
+    without: str = ""
     threads: int = 2
     model: ModelSettings = field(default_factory=ModelSettings)
 
@@ -74,72 +92,155 @@ class TrainSettings:
         """Settings of the second loop."""
         return LoopSettings(self.finetune_steps, self.batch, self.rate, seed=self.seed + 1, checkpoint=100)
 
+    def teaching(self) -> LoopSettings:
+        """Settings of the teacher's own loop."""
+        return LoopSettings(self.teacher_steps, 24, self.teacher_rate, seed=self.seed + 3, checkpoint=100)
+
+    def distilling(self) -> LoopSettings:
+        """Settings of the distillation."""
+        return LoopSettings(self.distill_steps, self.real_batch, self.rate, seed=self.seed + 4, checkpoint=100)
+
     def polishing(self) -> LoopSettings:
         """Settings of the third loop."""
         return LoopSettings(self.polish_steps, self.batch, self.polish_rate, seed=self.seed + 2, checkpoint=100)
 
 
-def train_model(settings: TrainSettings, work: Path, out: Path, real: Path | None = None, progress: Progress | None = None) -> Path:
-    """Make the training sky, train, score and write a model folder; an interrupted call goes on where it stopped.
+@dataclass(frozen=True)
+class Places:
+    """Where a training reads and writes.
 
     Parameters
     ----------
-    settings : TrainSettings
     work : Path
         Keeps packs and checkpoints; may be deleted afterwards.
     out : Path
         The model folder to write.
     real : Path, optional
-        Folder with ``stamps/*.fits`` and ``labels/*.parquet`` whose pixels join the pre-training.
+        Folder with ``stamps/*.fits`` and ``labels/*.parquet``: their pixels teach the encoder, and labels where they may
+        (`galpipe.lvm.realset`). None trains on the mock sky alone.
+    start : Path, optional
+        Model folder to begin from, in the place of pre-training and the first loop; whatever fits is taken over. One without heads
+        takes the place of pre-training only.
+    """
+
+    work: Path
+    out: Path
+    real: Path | None = None
+    start: Path | None = None
+
+
+def train_model(settings: TrainSettings, places: Places, progress: Progress | None = None) -> Path:
+    """Make the training sky, train, calibrate, score and write a model folder; an interrupted call goes on where it stopped.
+
+    Parameters
+    ----------
+    settings : TrainSettings
+    places : Places
     progress : callable, optional
         Called as ``progress(stage, done, total)``.
 
     Returns
     -------
     Path
-        ``out``.
+        ``places.out``.
     """
     torch.set_num_threads(settings.threads)
     # stamps and checkpoints of one sky are not another's
-    work = work if settings.sky == "plain" else work / settings.sky
-    held_seed = settings.sky_seed + HELD_SEED_OFFSET
-    held = mock_packs(training_specs(settings.held_bricks, held_seed, settings.sky), work / "packs" / "held", progress)
-    training = mock_packs(training_specs(settings.bricks, settings.sky_seed, settings.sky), work / "packs" / "train", progress)
-    pack = read_packs(training)
+    work = places.work / settings.sky
+    with first_rank_first():
+        bricks = _bricks(settings, work, progress)
+        pack = read_packs(bricks["train"])
+        real = _real(settings, places.real, work)
     model = new_model(settings.model, settings.seed).to(device_of())
-    without_labels = _unlabelled(pack, real, work)
-    unlabelled = len(without_labels)
-    history = {"pretrain": pretrain(model, without_labels, settings.pretraining(), work, progress)}
-    # two gigabytes that the second loop does not need
-    del without_labels
-    history["finetune"] = finetune(model, pack, settings.finetuning(), work, FIRST, progress)
-    history["polish"] = finetune(model, pack, settings.polishing(), work, SECOND, progress)
+    history: dict[str, list[dict[str, float]]] = {}
+    began = _begin(model, (settings, places.start), (pack, real), work, history, progress)
+    student = Student(model, settings.seed)
+    if real is None:
+        history["polish"] = finetune(model, pack, settings.polishing(), work, SECOND, progress)
+    else:
+        lesson = _lesson(settings, real, work, history, progress)
+        history["distill"] = distill(student, (real, lesson), settings.distilling(), work, progress)
+        mixed = (pack, (real, lesson), settings.joint_batch)
+        history["polish"] = joint(student, mixed, settings.polishing(), work, SECOND, progress)
     facts: dict[str, Any] = {
         "seconds": sum(part[-1]["seconds"] for part in history.values() if part),
         "stamps": len(pack),
-        "real_stamps": unlabelled - len(pack),
-        "training_bricks": [path.name for path in training],
-        "held_bricks": [path.name for path in held],
+        "began": began,
+        "real_sets": real.sets if real else {},
+        "real_stamps": len(real.pack) if real else 0,
+        **{f"{name}_bricks": [path.name for path in paths] for name, paths in bricks.items()},
         "history": history,
         "code": code_version(),
         "sky_version": SKY_VERSION,
         "processor": torch.backends.cpu.get_cpu_capability(),
     }
-    return finish(settings, model, (pack, held), facts, out)
+    return places.out if rank() else finish(settings, model, (pack, bricks), facts, places.out)
 
 
-def _unlabelled(pack: Pack, real: Path | None, work: Path) -> Pack:
-    """Training stamps without their truth, and the real ones."""
-    bare = Pack(pack.image, pack.mask, _conditions_only(pack))
-    if real is None:
-        return bare
-    place = work / "packs" / "real"
+def _bricks(settings: TrainSettings, work: Path, progress: Progress | None) -> dict[str, list[Path]]:
+    """Packs to train on, to calibrate on and to score on; other seeds, so other places and skies."""
+    seeds = {
+        "train": (settings.bricks, settings.sky_seed),
+        "calibration": (settings.calibration_bricks, settings.sky_seed + CALIBRATION_SEED_OFFSET),
+        "held": (settings.held_bricks, settings.sky_seed + HELD_SEED_OFFSET),
+    }
+    return {
+        name: mock_packs(training_specs(count, seed, settings.sky), work / "packs" / name, progress)
+        for name, (count, seed) in seeds.items()
+    }
+
+
+def _real(settings: TrainSettings, folder: Path | None, work: Path) -> RealSet | None:
+    """Real galaxies, read once."""
+    if folder is None:
+        return None
+    without = tuple(name for name in settings.without.split(",") if name)
+    place = work / ("-without-".join(("real", *without)))
     if not place.exists():
-        found = real_pack(real)
+        found = real_set(folder, without)
         if found is None:
-            return bare
-        write_pack(place, found)
-    return concatenate([bare, read_pack(place)])
+            return None
+        write_real(place, found)
+    return read_real(place)
+
+
+def _begin(
+    model: GalaxyModel,
+    how: tuple[TrainSettings, Path | None],
+    data: tuple[Pack, RealSet | None],
+    work: Path,
+    history: dict[str, list[dict[str, float]]],
+    progress: Progress | None,
+) -> str:
+    """Take over another model's weights, or pre-train and teach the heads once; says which."""
+    (settings, start), (pack, real) = how, data
+    if start is not None:
+        taken, new = take_over(model, start)
+        card = read_card(start)
+        if not card["heads"]:
+            # an encoder of `galpipe train --unlabelled`: its heads are still to be taught
+            history["finetune"] = finetune(model, pack, settings.finetuning(), work, FIRST, progress)
+        return f"{card['name']} {card['version']} ({card['sha256'][:16]}): {taken} tensors taken over, {new} new"
+    bare = Pack(pack.image, pack.mask, _conditions_only(pack))
+    everything = concatenate([bare, real.pack]) if real else bare
+    history["pretrain"] = pretrain(model, everything, settings.pretraining(), work, progress)
+    # two gigabytes that the second loop does not need
+    del everything, bare
+    history["finetune"] = finetune(model, pack, settings.finetuning(), work, FIRST, progress)
+    return ""
+
+
+def _lesson(
+    settings: TrainSettings, real: RealSet, work: Path, history: dict[str, list[dict[str, float]]], progress: Progress | None
+) -> Lesson:
+    """What the teacher says, asked once."""
+    name = "-without-".join(("lesson", *(name for name in settings.without.split(",") if name)))
+    place = work / name
+    teacher, history["teacher"] = train_teacher(real.pictures, real.answers, settings.teaching(), work / f"{name}-teacher", progress)
+    with first_rank_first():
+        if not place.exists():
+            write_lesson(place, lessons(teacher.eval(), real.pictures, progress))
+    return read_lesson(place)
 
 
 def _conditions_only(pack: Pack) -> Any:
@@ -147,16 +248,16 @@ def _conditions_only(pack: Pack) -> Any:
     return pack.sources.select(names)
 
 
-def finish(settings: TrainSettings, model: GalaxyModel, data: tuple[Pack, list[Path]], facts: dict[str, Any], out: Path) -> Path:
-    """Write the weights, score what was written (float16 as stored), and write the card with the scores."""
-    training, held = data
+def finish(settings: TrainSettings, model: GalaxyModel, data: tuple[Pack, dict[str, list[Path]]], facts: dict[str, Any], out: Path) -> Path:
+    """Write the weights, calibrate and score what was written (float16 as stored), and write the card with the scores."""
+    training, bricks = data
+    facts = facts | {"frozen": {"learned": fit_frozen(model, training.stamps(), settings.seed)}}
     card: dict[str, Any] = {"name": settings.name, "version": settings.version, "training": {"settings": asdict(settings)} | facts}
     save_model(out, model, card, "")
     loaded = load_model(out)
-    scores: dict[str, Any] = {}
-    for path in held:
-        predictor = Predictor(loaded.model, loaded.card, loaded.model_hash, device_of())
-        scores[path.name] = evaluate(predictor, read_pack(path), training.sources)
-    card["scores"] = scores
-    save_model(out, model, card, card_text(card, settings.model))
+    predictor = Predictor(loaded.model, loaded.card, loaded.model_hash, device_of())
+    card["calibration"] = calibrate(predictor, [read_pack(path) for path in bricks["calibration"]])
+    save_model(out, predictor.model, card, "")
+    card["scores"] = {path.name: evaluate(predictor, read_pack(path), training.sources) for path in bricks["held"]}
+    save_model(out, predictor.model, card, card_text(card, settings.model))
     return out

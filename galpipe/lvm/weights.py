@@ -28,6 +28,7 @@ __all__ = [
     "read_card",
     "save_model",
     "shipped_folder",
+    "take_over",
 ]
 
 
@@ -67,7 +68,7 @@ def save_model(folder: Path, model: GalaxyModel, card: dict[str, Any], text: str
     str
         The model's hash.
     """
-    tensors = {name: _half(value).contiguous().cpu() for name, value in model.state_dict().items()}
+    tensors = {name: _stored(name, value).contiguous().cpu() for name, value in model.state_dict().items()}
     with replace_folder(folder) as aside:
         save_file(tensors, aside / WEIGHTS_FILE)
         # safetensors writes for the owner only
@@ -80,8 +81,40 @@ def save_model(folder: Path, model: GalaxyModel, card: dict[str, Any], text: str
     return digest[:16]
 
 
-def _half(value: torch.Tensor) -> torch.Tensor:
-    return value.detach().to(torch.float16) if value.is_floating_point() else value.detach()
+def _stored(name: str, value: torch.Tensor) -> torch.Tensor:
+    # a batch norm's running variance may be beyond float16
+    halved = value.is_floating_point() and not name.endswith(("running_mean", "running_var"))
+    return value.detach().to(torch.float16) if halved else value.detach()
+
+
+def take_over(model: GalaxyModel, folder: Path) -> tuple[int, int]:
+    """Begin with another model's weights: every tensor of the same name and shape is taken, of heads only where their version is the same.
+
+    Returns
+    -------
+    int, int
+        Tensors that were taken, and that keep their random values.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no model in the folder, or nothing fits.
+    BadData
+        If the weights are not those of the card.
+    """
+    card = read_card(folder)
+    path = folder / WEIGHTS_FILE
+    digest = sha256_file(path)
+    if digest != card["sha256"]:
+        raise BadData(f"weights with sha256 {card['sha256']}", digest, file=str(path))
+    stale = tuple(f"heads.{head.name}_head." for head in model.head_list() if card["heads"].get(head.name) != head.version)
+    own = model.state_dict()
+    stored = {name: value for name, value in load_file(path).items() if name in own and own[name].shape == value.shape}
+    fitting = {name: value.to(own[name].dtype) for name, value in stored.items() if not name.startswith(stale or ("\0",))}
+    if not fitting:
+        raise ConfigurationError("weights of which something fits these settings", "none", file=str(path))
+    model.load_state_dict(own | fitting)
+    return len(fitting), len(own) - len(fitting)
 
 
 def load_model(folder: Path | None = None) -> LoadedModel:

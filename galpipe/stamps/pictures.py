@@ -41,12 +41,14 @@ class PictureKind:
     size : int
         Pixels on a side of the published pictures.
     pixscale : float or None
-        Arcsec per pixel; None where each picture was scaled to its galaxy and the scale was not published with it. Such pictures are taken
-        to span a stamp: sizes in arcsec mean nothing.
+        Arcsec per pixel; None where each picture was scaled to its galaxy and the scale was not published with it. Sizes in arcsec then
+        mean nothing.
     quality, subsampling : int
         JPEG quality and chroma subsampling (Pillow's numbers: 0 = 4:4:4, 2 = 4:2:0), from the files' quantization tables.
     note : str
         Where the facts come from.
+    span : float
+        Part of a picture of unknown scale that is taken to span a stamp: Galaxy Zoo's pictures show much sky around the galaxy.
     """
 
     name: str
@@ -57,14 +59,22 @@ class PictureKind:
     quality: int
     subsampling: int
     note: str
+    span: float = 1.0
 
     @property
     def scale(self) -> float:
         """Arcsec per pixel that is used."""
-        return self.pixscale or STAMP_SIZE * SURVEY_PIXSCALE / self.size
+        return self.scale_of(self.size)
+
+    def scale_of(self, size: int) -> float:
+        """Arcsec per pixel of a picture with so many pixels on a side."""
+        return self.pixscale or STAMP_SIZE * SURVEY_PIXSCALE / (size * self.span)
 
 
 _SCALED = "scaled to the galaxy, scale not in the file"
+
+GALAXY_ZOO_SPAN = 0.5
+"""Half-light radii of 5 to 10 px of 152 become 10 to 20: as large as EFIGI's, and as the survey's own galaxies that show structure."""
 
 KINDS = {
     kind.name: kind
@@ -80,11 +90,25 @@ KINDS = {
             "viewer cut-outs, median sky 32 to 34 as dr2_rgb's 32",
         ),
         PictureKind(
-            "legacy_rings", "Legacy Surveys", GZ_DECALS, 424, None, 90, 0, f"GZ DECaLS subjects; {_SCALED}; median sky 17 as computed"
+            "legacy_rings",
+            "Legacy Surveys",
+            GZ_DECALS,
+            424,
+            None,
+            90,
+            0,
+            f"GZ DECaLS subjects; {_SCALED}; median sky 17 as computed",
+            GALAXY_ZOO_SPAN,
         ),
-        PictureKind("sdss_gz1_classes", "SDSS", SKYSERVER, 423, None, 75, 2, f"SkyServer i, r, g; {_SCALED}; median sky 4, 4, 2"),
-        PictureKind("sdss_gz2_votes", "SDSS", SKYSERVER, 424, None, 75, 2, f"SkyServer i, r, g; {_SCALED}; median sky 4, 4, 2"),
-        PictureKind("sdss_spirals", "SDSS", SKYSERVER, 424, None, 75, 2, f"SkyServer i, r, g; {_SCALED}; median sky 4, 4, 2"),
+        PictureKind(
+            "sdss_gz1_classes", "SDSS", SKYSERVER, 423, None, 75, 2, f"SkyServer i, r, g; {_SCALED}; median sky 4, 4, 2", GALAXY_ZOO_SPAN
+        ),
+        PictureKind(
+            "sdss_gz2_votes", "SDSS", SKYSERVER, 424, None, 75, 2, f"SkyServer i, r, g; {_SCALED}; median sky 4, 4, 2", GALAXY_ZOO_SPAN
+        ),
+        PictureKind(
+            "sdss_spirals", "SDSS", SKYSERVER, 424, None, 75, 2, f"SkyServer i, r, g; {_SCALED}; median sky 4, 4, 2", GALAXY_ZOO_SPAN
+        ),
         PictureKind(
             "sdss_metallicity", "SDSS", SKYSERVER, 128, None, 92, 2, "SkyServer i, r, g; scale not in the file; median sky 4, 2, 2"
         ),
@@ -161,8 +185,8 @@ def resize(picture: Picture, size: int) -> Picture:
 def picture_flux(picture: Picture, kind: PictureKind) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
     """A picture on the stamp's grid, as fluxes.
 
-    The picture is brought to 0.262 arcsec per pixel (or, where its scale is not known, to the width of a stamp), taken back by its
-    stretch, and cropped or filled around its middle. Values are nanomaggies per 0.262 arcsec pixel whatever the zoom: the stretch sees
+    The picture is brought to 0.262 arcsec per pixel (or, where its scale is not known, its middle to the width of a stamp), taken back by
+    its stretch, and cropped or filled around its middle. Values are nanomaggies per 0.262 arcsec pixel whatever the zoom: the stretch sees
     surface brightness.
 
     Parameters
@@ -180,9 +204,8 @@ def picture_flux(picture: Picture, kind: PictureKind) -> tuple[NDArray[np.float3
         False where the picture does not reach.
     """
     longest = max(picture.shape[:2])
-    # a set's pictures of unknown scale span the stamp whatever their size
-    scale = kind.pixscale or STAMP_SIZE * SURVEY_PIXSCALE / longest
-    size = max(1, round(longest * scale / SURVEY_PIXSCALE))
+    # pictures of unknown scale fill the stamp whatever their size
+    size = max(1, round(longest * kind.scale_of(longest) / SURVEY_PIXSCALE))
     if picture.shape[:2] != (size, size):
         picture = resize(picture, size)
     flux, known = kind.stretch.flux(picture)

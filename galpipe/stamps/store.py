@@ -23,6 +23,7 @@ __all__ = [
     "Store",
     "content_hash",
     "delete_store",
+    "read_pixels",
     "read_store",
     "store_files",
     "store_fingerprint",
@@ -140,6 +141,43 @@ def read_store(path: Path) -> CutResult:
     sets = [next(store.batches(max(1, len(store.sources(binning))), binning)) for binning in (1, *store.coarse)]
     store.check()
     return CutResult(sets[0], store.outcomes, tuple(sets[1:]))
+
+
+def read_pixels(path: Path, rows: slice, columns: Sequence[str]) -> StampSet:
+    """Image and mask of some rows with a few columns of their sources: what training reads of the first stamps of a store.
+
+    Parameters
+    ----------
+    path : Path
+    rows : slice
+    columns : sequence of str
+        Those that the table lacks are left out.
+
+    Returns
+    -------
+    StampSet
+        Inverse variances are not read, all 0.
+
+    Raises
+    ------
+    BadData
+        If the store does not read; content that differs from what was written is not found out.
+    """
+    try:
+        group = zarr.open_group(str(path), mode="r", zarr_format=3)
+        image, mask = (np.asarray(group[name][rows]) for name in ("image", "mask"))  # type: ignore[index]
+        described = (tuple(group.attrs["bands"]), group.attrs["pixscale"], tuple(group.attrs["softening"]))  # type: ignore[arg-type]
+        with pq.ParquetFile(path / SOURCES) as file:
+            table = file.read([name for name in columns if name in file.schema_arrow.names])[rows]
+            # a table without a column has no rows
+            sources = table if table.num_columns else pa.table({"row": pa.array(range(len(image)), pa.int64())})
+    # zarr and its codecs raise many kinds on damaged files
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    try:
+        return StampSet(image, np.broadcast_to(np.uint8(0), image.shape), mask, sources, *described)  # type: ignore[arg-type]
+    except BadData as error:
+        raise BadData(error.expected, error.got, file=str(path)) from error
 
 
 def delete_store(path: Path) -> None:

@@ -160,7 +160,9 @@ def test_doctor_ends_with_the_status_it_found(tmp_path: Path, model_folder: Path
 
 def test_bench_lists_and_refuses() -> None:
     listed = CliRunner().invoke(bench, ["--json"])
-    assert set(json.loads(listed.stdout)["benches"]) == set(BENCHES) == {"books", "heads", "cut", "memory", "overhead", "planning"}
+    assert (
+        set(json.loads(listed.stdout)["benches"]) == set(BENCHES) == {"books", "heads", "cut", "loader", "memory", "overhead", "planning"}
+    )
     assert CliRunner().invoke(bench, ["speed", "--json"]).exit_code == 2
     with pytest.raises(ConfigurationError, match="at least one stamp"):
         Size(0, 1)
@@ -176,6 +178,12 @@ def test_heads_bench_gives_a_ratio_above_one_half() -> None:
     result = measure("heads", Size(1, 1))
     figures = {item["name"]: item["value"] for item in result["figures"]}
     assert figures["heads_over_encoder"] > 0.5 and figures["whole_rate"] > 0
+
+
+def test_loader_bench_reads_stores() -> None:
+    figures = {item["name"]: item["value"] for item in measure("loader", Size(1, 1))["figures"]}
+    # a batch is read before it is turned
+    assert figures["stream_over_read"] > 0.8 and figures["read_rate"] > 0
 
 
 def test_planning_bench_finds_the_bricks_that_changed_among_those_done(tmp_path: Path) -> None:

@@ -15,12 +15,14 @@ from galpipe.heads.base import Head, StampContext, Truth, head_class
 from galpipe.heads.detection import Detection
 from galpipe.heads.morphology import ANSWERS, QUESTIONS, Morphology, dirichlet_multinomial_loss, slices
 from galpipe.heads.objectlist import box_iou, decode_runs, encode_runs, find, to_sky
-from galpipe.heads.parameters import QUANTITIES, Parameters, angle_difference, decode_angle, encode_angle, encoded_truth
+from galpipe.heads.parameters import Parameters
+from galpipe.heads.quantities import QUANTITIES, SIZE, angle_difference, decode_angle, encode_angle, encoded_truth
+from galpipe.heads.redshiftpdf import BINS
 from galpipe.lvm.data import load_truth
 from galpipe.lvm.encoder import ModelSettings
 from tests.lvm.toy import TINY, toy_pack
 
-HEADS = ("morphology", "parameters", "detection", "restoration")
+HEADS = ("morphology", "parameters", "detection", "restoration", "domain", "lens")
 
 
 def context(count: int = 2) -> StampContext:
@@ -94,16 +96,16 @@ def test_angles_come_back(angle: float) -> None:
     vector = encode_angle(np.array([angle]))
     back, sigma = decode_angle(vector, np.full((1, 2), 0.1))
     assert angle_difference(back, np.array([angle]))[0] < 1e-6
-    assert 0 < sigma[0] < 180 / np.sqrt(12)
+    assert 0 < sigma[0] <= 0.68 * 90
 
 
 def test_the_angle_has_no_jump_at_half_a_turn() -> None:
     low, high = encode_angle(np.array([0.05])), encode_angle(np.array([179.95]))
     assert np.abs(low - high).max() < 0.01
     head = Parameters.build(TINY)
-    mean = np.zeros((1, len(QUANTITIES) + 2), np.float32)
+    mean = np.zeros((1, SIZE), np.float32)
     mean[0, -2:] = (1.0, -1e-9)
-    columns = head.decode({"mean": mean, "log_variance": np.zeros_like(mean)}, context(1))
+    columns = head.decode({"mean": mean, "log_variance": np.zeros_like(mean), "redshift": np.zeros((1, BINS), np.float32)}, context(1))
     assert 0 <= columns["lvm_position_angle"][0].as_py() < 180
 
 
@@ -118,12 +120,20 @@ def test_quantities_come_back(values: list[float], which: int) -> None:
 
 def test_parameters_stay_in_their_range() -> None:
     head = Parameters.build(TINY)
-    mean = np.random.default_rng(0).normal(0, 50, (20, len(QUANTITIES) + 2)).astype(np.float32)
-    columns = head.decode({"mean": mean, "log_variance": mean / 50}, context(20))
+    rng = np.random.default_rng(0)
+    mean = rng.normal(0, 50, (20, SIZE)).astype(np.float32)
+    raw = {"mean": mean, "log_variance": mean / 50, "redshift": rng.normal(0, 20, (20, BINS)).astype(np.float32)}
+    columns = head.decode(raw, context(20))
+    assert list(columns) == [column.name for column in head.columns()]
     for item in QUANTITIES:
-        values = np.asarray(columns[item.column])
+        values, low, high = (np.asarray(columns[item.column + end]) for end in ("", "_lo95", "_hi95"))
         assert ((values >= np.float32(item.low)) & (values <= np.float32(item.high))).all()
+        assert ((low <= values) & (values <= high)).all()
         assert np.isfinite(np.asarray(columns[f"{item.column}_sigma"])).all()
+    low, middle, high = (np.asarray(columns[f"z_mock{end}"]) for end in ("_lo", "", "_hi"))
+    assert ((low >= 0) & (low <= middle) & (middle <= high) & (high <= 2)).all()
+    pdf = np.array([row.as_py() for row in columns["z_mock_pdf"]], np.float64)
+    assert pdf.shape == (20, BINS) and pdf.sum(axis=1) == pytest.approx(1.0, abs=0.02)
 
 
 def test_magnitudes_are_learned_without_dust_and_round_galaxies_have_no_angle() -> None:
@@ -147,10 +157,10 @@ def perfect_maps(truth: Truth) -> tuple[np.ndarray, np.ndarray]:
     """Raw outputs that say exactly what the targets say."""
     targets = {name: value.numpy() for name, value in Detection.build(TINY).targets(truth).items()}
     wanted = targets["maps"][0]
-    maps = np.zeros((10, 80, 80), np.float32)
-    maps[0] = np.where(wanted[2] > 0, 5.0, -8.0)
+    maps = np.zeros((11, 80, 80), np.float32)
+    maps[0] = np.where(wanted[2] >= 1, 5.0, -8.0)
     maps[1:3], maps[3:7], maps[7] = wanted[3:5], wanted[5:9], np.where(wanted[9] > 0, 9.0, -9.0)
-    maps[8:] = np.nan_to_num(targets["pointers"][0])
+    maps[8:10] = np.nan_to_num(targets["pointers"][0])
     return maps, np.where(targets["foreground"][0] == 1, 9.0, -9.0).astype(np.float32)
 
 

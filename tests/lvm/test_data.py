@@ -127,3 +127,14 @@ def test_untold_seeing_changes_nothing_else() -> None:
     assert np.array_equal(told.pixels.numpy(), untold.pixels.numpy())
     assert untold.conditions[:, 3:12].eq(0).all()
     assert not told.conditions[:, 3:12].eq(0).all(dim=1).any()
+
+
+def test_ranks_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = Batches(toy_pack(8), 5, 3)
+    whole = batches.rows(0).tolist()
+    monkeypatch.setattr("galpipe.lvm.data.ranks", lambda: 2)
+    parts = []
+    for rank in range(2):
+        monkeypatch.setattr("galpipe.lvm.data.rank", lambda rank=rank: rank)
+        parts += batches.rows(0).tolist()
+    assert sorted(parts) == sorted(whole)

@@ -1,17 +1,13 @@
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-import pytest
-from PIL import Image
 
 from galpipe.lvm.data import load_truth
 from galpipe.lvm.inputs import MODEL_BANDS
-from galpipe.lvm.mocksky import mock_pack, picture_codes, real_pack, training_specs
+from galpipe.lvm.mocksky import mock_pack, training_specs
 from galpipe.lvm.pack import read_pack
 from galpipe.mock.spec import MockSpec
 from galpipe.stamps.normalize import codec, normalized
@@ -45,28 +41,3 @@ def test_a_brick_becomes_a_pack_with_its_truth(tmp_path: Path) -> None:
     difference = normalized(pack.image[:, 1], line) - normalized(pack.clean[:, 1], line)
     assert abs(np.median(difference)) < 0.3
     assert 0.3 < np.median(np.abs(difference)) < 1.5
-
-
-def encoded(picture: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def test_pictures_become_unlabelled_stamps(tmp_path: Path) -> None:
-    (tmp_path / "labels").mkdir()
-    grid = np.hypot(*np.mgrid[-100:100, -100:100])
-    picture = np.repeat((40 + 200 * np.exp(-grid / 20)).astype(np.uint8)[:, :, None], 3, axis=2)
-    content = {"image": [encoded(picture), b"no picture"], "label": [1, 2]}
-    pq.write_table(pa.table(content), tmp_path / "labels" / "a.parquet")
-    pack = real_pack(tmp_path)
-    assert pack is not None
-    assert len(pack) == 1
-    assert not pack.has_truth
-    assert "label" not in pack.sources.column_names
-    assert np.unravel_index(pack.image[0, 1].argmax(), (152, 152)) == pytest.approx((76, 76), abs=2)
-
-
-def test_no_real_stamps_are_none(tmp_path: Path) -> None:
-    assert real_pack(tmp_path) is None
-    assert picture_codes(b"") is None

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from galpipe.errors import ConfigurationError
+from galpipe.errors import BadData, ConfigurationError
 from galpipe.lvm.card import card_text
 from galpipe.lvm.evaluate import evaluate
 from galpipe.lvm.finetune import finetune
@@ -14,6 +16,8 @@ from galpipe.lvm.model import device_of, new_model
 from galpipe.lvm.pack import Pack
 from galpipe.lvm.predict import Predictor
 from galpipe.lvm.pretrain import pretrain
+from galpipe.lvm.train import TrainSettings
+from galpipe.lvm.weights import WEIGHTS_FILE, save_model, take_over
 from tests.lvm.toy import TINY, toy_pack
 
 
@@ -72,19 +76,40 @@ def test_every_head_is_scored_beside_a_constant(pack: Pack) -> None:
     predictor = Predictor(new_model(TINY, 1), {}, "", device_of("cpu"))
     scores = evaluate(predictor, pack, pack.sources, batch=4)
     assert set(scores) == set(TINY.heads)
-    assert all(part and all(item["count"] >= 0 for item in part) for part in scores.values())
-    training = {"stamps": 8, "training_bricks": ["a"], "real_stamps": 0, "seconds": 60.0}
-    training |= {"code": "1", "sky_version": 1, "processor": "AVX2"}
-    training["settings"] = {
-        "sky_seed": 1,
-        "bricks": 1,
-        "pretrain_steps": 1,
-        "finetune_steps": 1,
-        "polish_steps": 1,
-        "batch": 4,
-        "seed": 1,
-        "threads": 1,
+    # the toy sky has no lens to score
+    assert all((part or name == "lens") and all(item["count"] >= 0 for item in part) for name, part in scores.items())
+    training: dict[str, Any] = {
+        "stamps": 8,
+        "real_stamps": 5,
+        "seconds": 60.0,
+        "began": "",
+        "code": "1",
+        "sky_version": 1,
+        "processor": "AVX2",
     }
+    training |= {
+        "train_bricks": ["a"],
+        "calibration_bricks": [],
+        "held_bricks": ["a"],
+        "real_sets": {"rings": {"galaxies": 5, "answered": 0}},
+    }
+    training["settings"] = asdict(TrainSettings(model=TINY))
     text = card_text({"name": "toy", "version": "0", "training": training, "scores": {"a": scores}}, TINY)
     assert "| restoration |" in text
     assert "## Limits" in text
+    assert "| rings | 5 | 0 |" in text
+    assert "masked reconstruction" in text and "Began from mini 2" not in text
+    training["began"] = "mini 2 (abc)"
+    assert "Began from mini 2" in card_text({"name": "toy", "version": "0", "training": training, "scores": {}}, TINY)
+
+
+def test_a_training_can_begin_from_another_model(tmp_path: Path) -> None:
+    first, other = new_model(TINY, 1), new_model(replace(TINY, embedding=24), 2)
+    save_model(tmp_path / "first", first, {"name": "toy", "version": "1"}, "")
+    taken, new = take_over(other, tmp_path / "first")
+    assert taken > 50 and new > 0 and taken + new == len(other.state_dict())
+    name = "encoder.stem.first.weight"
+    assert torch.equal(other.state_dict()[name], first.state_dict()[name].half().float())
+    (tmp_path / "first" / WEIGHTS_FILE).write_bytes(b"other")
+    with pytest.raises(BadData, match="weights with sha256"):
+        take_over(other, tmp_path / "first")

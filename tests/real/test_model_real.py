@@ -1,4 +1,4 @@
-"""The real stamps as training input."""
+"""Real galaxies as training input, and what of them is never learned."""
 
 from __future__ import annotations
 
@@ -6,16 +6,26 @@ from pathlib import Path
 
 import numpy as np
 
-from galpipe.lvm.mocksky import real_pack
+from galpipe.lvm.realset import real_set
 
 
-def test_real_stamps_join_the_pre_training(shared_data: Path, tmp_path: Path) -> None:
-    (tmp_path / "stamps").symlink_to(shared_data / "stamps")
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "labels" / "a.parquet").symlink_to(shared_data / "labels" / "legacy_galaxy10.parquet")
-    pack = real_pack(tmp_path)
-    assert pack is not None
-    assert len(pack) == 14 + 52
-    assert not pack.has_truth
-    valid = (pack.mask == 0).mean(axis=(1, 2))
-    assert np.median(valid) > 0.99
+def linked(shared_data: Path, folder: Path, *sets: str) -> Path:
+    (folder / "stamps").symlink_to(shared_data / "stamps")
+    (folder / "labels").mkdir()
+    for name in sets:
+        (folder / "labels" / f"{name}.parquet").symlink_to(shared_data / "labels" / f"{name}.parquet")
+    return folder
+
+
+def test_pixels_of_all_and_labels_of_those_that_may_train(shared_data: Path, tmp_path: Path) -> None:
+    found = real_set(linked(shared_data, tmp_path, "legacy_galaxy10", "sdss_gz2_votes"))
+    assert found is not None
+    assert len(found.pack) == len(found.pictures) == 14 + 52 + 501
+    assert found.sets["legacy_galaxy10"] == {"galaxies": 52, "answered": 0}
+    assert found.sets["sdss_gz2_votes"]["answered"] == 501
+    assert np.median((found.pack.mask == 0).mean(axis=(1, 2))) > 0.99
+
+
+def test_a_set_can_be_kept_from_teaching(shared_data: Path, tmp_path: Path) -> None:
+    found = real_set(linked(shared_data, tmp_path, "sdss_gz2_votes"), without=("sdss_gz2_votes",))
+    assert found is not None and len(found.pack) == 14 + 501 and not found.answers.weights.any()

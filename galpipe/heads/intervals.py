@@ -1,0 +1,190 @@
+"""Intervals that hold: predicted sigmas rescaled by quantile regression on stamps that trained nothing.
+
+Per set of bands and quantity, four numbers follow linearly from coarse facts of a stamp (`coarse_facts`): a shift of the value, the
+half-width of the 68 % interval, and the two arms of the 95 % interval, each in units of the predicted sigma. They are fitted by quantile
+regression (Koenker & Bassett 1978) to the errors over the predicted sigma, which makes the coverage right in every bin of those facts
+(conformalized quantile regression without the split: Romano, Patterson & Candes 2019, arXiv:1905.03222).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from galpipe.heads.base import StampContext
+from galpipe.lvm.inputs import MODEL_BANDS, float_column
+
+Values = npt.NDArray[np.float64]
+
+FACTS = 9
+"""Numbers of `coarse_facts`, the predicted sigma of the quantity included."""
+
+BAND_SETS = 2 ** len(MODEL_BANDS)
+"""Sets of bands, as a binary number: bit b for the b-th band of g, r, z."""
+
+LEAST_VALID = 0.3
+"""Share of valid pixels from which on a band counts as there."""
+
+LEAST_ROWS = 100
+"""Stamps with a known value below which a set of bands keeps the predicted sigmas."""
+
+PENALTY = 1e-2
+"""Ridge penalty of the regressions."""
+
+STEPS = 60
+
+SMALLEST = 1e-4
+"""Errors over sigma below this one count as this: logarithms need a floor."""
+
+USUAL_MAG, USUAL_SEEING, USUAL_LOG_DEPTH = 19.0, 1.25, 6.5
+"""Where the facts are zero; what is not known counts as usual."""
+
+SHIFT, HALF_68, LOW_95, HIGH_95 = range(4)
+"""Rows of the fitted numbers; the last three are natural logarithms."""
+
+FORMS = 4
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Errors of one quantity.
+
+    Parameters
+    ----------
+    error : ndarray, shape (N,)
+        Value minus truth; NaN where unknown.
+    sigma : ndarray, shape (N,)
+        Predicted, in the same unit.
+    facts : ndarray, shape (N, 9)
+        Of `with_sigma`.
+    sets : ndarray of int64, shape (N,)
+        Of `band_sets`.
+    """
+
+    error: Values
+    sigma: Values
+    facts: Values
+    sets: npt.NDArray[np.int64]
+
+
+def uncalibrated() -> Values:
+    """Fitted numbers that change nothing, shape (4, 8, 9): no shift, one sigma, and 1.96 sigma to either side."""
+    weights = np.zeros((FORMS, BAND_SETS, FACTS))
+    weights[LOW_95:, :, 0] = np.log(1.96)
+    return weights
+
+
+def band_sets(context: StampContext) -> npt.NDArray[np.int64]:
+    """Which bands each stamp has, as a number from 0 to 7, shape (N,)."""
+    inside = slice(context.margin, context.margin + context.size)
+    there = context.valid[:, :, inside, inside].mean(axis=(2, 3)) >= LEAST_VALID
+    return np.asarray((there << np.arange(len(MODEL_BANDS))).sum(axis=1), np.int64)
+
+
+def coarse_facts(mag: Values, radius: Values, context: StampContext) -> Values:
+    """What calibration may depend on, shape (N, 8), each clipped and of order one.
+
+    One, magnitude and its excess over 19, log size over seeing and its excess over 0, log depth, seeing, and their spread over bands.
+
+    Parameters
+    ----------
+    mag, radius : ndarray, shape (N,)
+        Predicted r magnitude and half-light radius (arcsec), before calibration.
+    context : StampContext
+    """
+    rows = len(mag)
+    seeing = _over_bands("psfsize", context)
+    depth = _over_bands("psfdepth", context)
+    usual = np.where(np.isfinite(seeing), seeing, USUAL_SEEING)
+    faintness = np.clip((mag - USUAL_MAG) / 1.5, -2.0, 1.5)
+    extent = np.clip(np.log10(np.maximum(radius, 1e-3) / (usual / 2.0)) / 0.3, -2.5, 3.0)
+    deep = np.clip(np.log(np.where(np.isfinite(depth), depth, np.exp(USUAL_LOG_DEPTH))) - USUAL_LOG_DEPTH, -2.0, 2.0)
+    sharp = np.clip((usual - USUAL_SEEING) / 0.3, -2.0, 2.0)
+    bent = (np.maximum(faintness, 0.0), extent, np.maximum(extent, 0.0))
+    return np.stack([np.ones(rows), faintness, *bent, deep, sharp, sharp * extent], axis=1)
+
+
+def with_sigma(facts: Values, sigma: Values, usual: float) -> Values:
+    """Facts and the log of a predicted sigma over its usual size, shape (N, 9)."""
+    place = np.clip(np.log(np.maximum(sigma, 1e-9) / usual), -3.0, 3.0)
+    return np.concatenate([facts, place[:, None]], axis=1)
+
+
+def _over_bands(name: str, context: StampContext) -> Values:
+    """Geometric mean over the bands that are known, shape (N,); NaN where none is."""
+    rows = context.sources.num_rows
+    columns = np.stack([float_column(context.sources, f"{name}_{band}", rows) for band in MODEL_BANDS], axis=1)
+    good = np.isfinite(columns) & (columns > 0)
+    logs = np.where(good, np.log(np.where(good, columns, 1.0)), 0.0)
+    count = good.sum(axis=1)
+    return np.where(count > 0, np.exp(logs.sum(axis=1) / np.maximum(count, 1)), np.nan)
+
+
+def fit(measured: Measured) -> Values:
+    """Fit the four numbers of every set of bands, shape (4, 8, 9); see `apply`.
+
+    A set with too few stamps takes the numbers of all sets that lack a band.
+    """
+    weights = uncalibrated()
+    known = np.isfinite(measured.error) & (measured.sigma > 0)
+    degraded = known & (measured.sets < BAND_SETS - 1)
+    others = _numbers(measured, degraded) if degraded.sum() >= LEAST_ROWS else None
+    for code in range(BAND_SETS):
+        rows = known & (measured.sets == code)
+        if rows.sum() >= LEAST_ROWS:
+            weights[:, code] = _numbers(measured, rows)
+        elif others is not None and code < BAND_SETS - 1:
+            weights[:, code] = others
+    return weights
+
+
+def _numbers(measured: Measured, rows: npt.NDArray[np.bool_]) -> Values:
+    facts = measured.facts[rows]
+    ratio = -measured.error[rows] / measured.sigma[rows]
+    shift = _quantile(facts, ratio, 0.5)
+    rest = ratio - facts @ shift
+    sides = (np.abs(rest), 0.68), (-rest, 0.975), (rest, 0.975)
+    return np.stack([shift, *(_quantile(facts, np.log(np.maximum(side, SMALLEST)), level) for side, level in sides)])
+
+
+def _quantile(facts: Values, values: Values, level: float) -> Values:
+    """Weights of the linear quantile, by majorization (Hunter & Lange 2000, J. Comp. Graph. Stat. 9, 60); exact over all rows."""
+    weights = np.zeros(facts.shape[1])
+    weights[0] = np.quantile(values, level)
+    stiff = PENALTY * len(values) * np.diag([0.0, *np.ones(facts.shape[1] - 1)])
+    for step in range(STEPS):
+        near = 1.0 / (np.abs(values - facts @ weights) + max(0.1 * 0.9**step, 1e-3))
+        weighted = facts * near[:, None]
+        weights = np.linalg.solve(weighted.T @ facts + stiff, weighted.T @ values + (2 * level - 1) * facts.sum(axis=0))
+    weights[0] += np.quantile(values - facts @ weights, level)
+    return weights
+
+
+def apply(weights: Values, sigma: Values, facts: Values, sets: npt.NDArray[np.int64]) -> tuple[Values, Values, Values, Values]:
+    """Shift of the value, half-width of its 68 % interval, and the two arms of its 95 % interval.
+
+    Parameters
+    ----------
+    weights : ndarray, shape (4, 8, 9)
+        From `fit` or `uncalibrated`.
+    sigma : ndarray, shape (N,)
+        Predicted; the results have its unit.
+    facts : ndarray, shape (N, 9)
+    sets : ndarray of int64, shape (N,)
+
+    Returns
+    -------
+    tuple of ndarray, shape (N,) each
+    """
+    numbers = np.einsum("fnk,nk->fn", weights[:, sets], facts)
+    half, low, high = np.exp(np.clip(numbers[HALF_68:], np.log(SMALLEST), 6.0)) * sigma
+    # the 95 % interval holds the 68 % one
+    return numbers[SHIFT] * sigma, half, np.maximum(low, half), np.maximum(high, half)
+
+
+def coverage(error: Values, half: Values) -> float:
+    """Share of the known errors that are not larger than a half-width; NaN without any."""
+    known = np.isfinite(error)
+    return float(np.mean(np.abs(error[known]) <= half[known])) if known.any() else float("nan")
