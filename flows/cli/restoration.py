@@ -128,4 +128,6 @@ def _cell(value: dict[str, float], factor: float) -> str:
 
 
 def _tuned_text(found: dict[str, list[dict[str, Any]]]) -> str:
-    return "\n".join(f"{name} bin {item['bin']}: {item['parameters']}, {item['psnr']:.2f} dB" for name, items in found.items() for item in items)
+    return "\n".join(
+        f"{name} bin {item['bin']}: {item['parameters']}, {item['psnr']:.2f} dB" for name, items in found.items() for item in items
+    )

@@ -115,7 +115,9 @@ def test_every_method_is_measured_on_the_same_stamps(predictor: Predictor) -> No
     result = restoration.measure(predictor, {"toy": toy_pack(4)}, settings)
     assert {item["method"] for item in result["results"]} == set(restoration.METHODS)
     for band in ("r", "g"):
-        counts = [sum(item["galaxies"] for item in result["results"] if item["band"] == band and item["method"] == m) for m in result["methods"]]
+        counts = [
+            sum(item["galaxies"] for item in result["results"] if item["band"] == band and item["method"] == m) for m in result["methods"]
+        ]
         assert counts == [3] * len(restoration.METHODS)
         assert result["target"][band]["input_fwhm"] == pytest.approx(1.2 / 0.85)
     ours = next(item for item in result["results"] if item["method"] == "lvm")["metrics"]
