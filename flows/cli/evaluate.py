@@ -176,4 +176,6 @@ def _few_shot_text(found: dict[str, Any]) -> str:
     for item in found["results"]:
         figures = f"{item['mean']:>6.3f} {item['std']:>6.3f}  {item['low']:.3f} to {item['high']:.3f}"
         lines.append(f"  {item['method']:<14} {item['labels']:>7}  {item['metric']:<5} {figures}")
+    if found.get("model", {}).get("saw_labels"):
+        lines.append("  the model was trained with labels of this set: its rows are not figures of few labels")
     return "\n".join([*lines, *(f"  left out: {count}, {reason}" for reason, count in found["left_out"].items())])

@@ -107,7 +107,17 @@ def few_shot(
     results: list[dict[str, Any]] = []
     for name in wanted.methods:
         results += _of_method(name, method(name, load), (learn, asked), (wanted, Task(len(names)), metrics), progress)
+    if any(name.startswith("lvm") for name in wanted.methods):
+        facts["model"] = seen_by(load().card, train if test is None else test)
     return {"target": wanted.target.column, "metric": metrics[0], "results": results, **facts}
+
+
+def seen_by(card: dict[str, Any], labels: LabelSet) -> dict[str, bool]:
+    """What a model has seen of a set in training: its pixels, its labels (then its figures are not of few labels)."""
+    name = labels.kind.name if labels.kind is not None else labels.path.stem
+    sets = card.get("training", {}).get("real_sets", {})
+    own = [counts for known, counts in sets.items() if known.startswith(name)]
+    return {"saw_pixels": bool(own), "saw_labels": any(counts["answered"] for counts in own)}
 
 
 def _sides(train: LabelSet, test: LabelSet | None, spec: TargetSpec) -> tuple[_Side, _Side, dict[str, Any]]:

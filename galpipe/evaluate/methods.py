@@ -60,7 +60,7 @@ def _linear(train: object, answers: NDArray[np.generic], test: object, run: tupl
 
 @dataclass(frozen=True)
 class Frozen:
-    """The large vision model as it is; a linear model on its embeddings."""
+    """The large vision model as it is; a linear model on its embeddings, averaged over the four ways up."""
 
     predictor: Predictor
 
@@ -68,12 +68,33 @@ class Frozen:
         """Embeddings, shape (K, E)."""
         found, parts = _inputs(labels, rows)
         with torch.inference_mode():
-            vectors = [self.predictor.model(part.to(self.predictor.device)).embedding.float().cpu().numpy() for part in parts]
+            vectors = [self._embedded(part.to(self.predictor.device)) for part in parts]
         return found, np.concatenate(vectors) if vectors else np.zeros((0, self.predictor.model.settings.embedding))
+
+    def _embedded(self, inputs: Inputs) -> Floats:
+        encoder = self.predictor.model.encoder
+        ways = [encoder(_turned(inputs, quarters)).embedding.float() for quarters in range(4)]
+        return np.asarray(torch.stack(ways).mean(dim=0).cpu().numpy(), np.float64)
 
     def learn(self, train: object, answers: NDArray[np.generic], test: object, run: tuple[Task, int]) -> Floats:
         """See `Method`."""
         return _linear(train, answers, test, run)
+
+
+def _turned(inputs: Inputs, quarters: int) -> Inputs:
+    """Inputs turned about the source's pixel, which is one beside the middle."""
+    if not quarters:
+        return inputs
+    pixels, valid = (turn_quarters(item, quarters) for item in (inputs.pixels, inputs.valid))
+    return Inputs(pixels, valid, inputs.conditions, inputs.sharpening)
+
+
+def turn_quarters(images: Tensor, quarters: int) -> Tensor:
+    """Images of shape (..., P, P) turned by quarters about the pixel [P / 2, P / 2]."""
+    for _ in range(quarters):
+        # index i goes to P - i, so that P / 2 stays
+        images = images.flip(-1).roll(1, -1).transpose(-1, -2)
+    return images
 
 
 @dataclass(frozen=True)

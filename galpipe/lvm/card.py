@@ -7,21 +7,20 @@ from typing import Any
 from galpipe.lvm.encoder import ModelSettings
 
 LIMITS = """\
-- Learned from a mock sky only (except the unlabelled pixels above): every answer is tagged `mock only`; nothing here is a measurement.
+- Parameters, detection, restoration and redshift were learned from a mock sky: their columns are tagged `mock only`; nothing of them is a
+  measurement of a real galaxy. Morphology columns say answer by answer whether real votes, mapped answers or the mock taught them.
+- Real galaxies reached the model as pictures (JPEG route) of large, bright galaxies; what it learned there is not proven on survey pixels.
 - `z_mock` reproduces the mock's redshifts, which follow from its colors and sizes; it says nothing about real redshifts.
-- Small by intent: it shows that every part of the line works. Rare morphologies (rings, lenses, irregulars) are hardly seen in training.
-- Questions that few are asked learn least: see `spiral-winding` and `edge-on-bulge` among the scores, hardly better than the constant.
-- Detection: masks are not scored; clumps and arms of resolved galaxies may count as objects of their own; the score threshold was chosen
-  on training bricks, where completeness and purity meet. Purity stands beside 1 because the central object alone is always true.
-- Sizes and shapes lean on the mock's relation of size and magnitude: of a disk of 3 arcsec and r = 18.5, fainter per area than the mock
-  has them, the axis ratio comes out 0.2 too round.
+- Questions that few are asked learn least: see `spiral-winding` and `edge-on-bulge` among the scores.
+- Detection: clumps and arms of resolved galaxies may count as objects of their own. Purity of the constant answer is 1, because the central
+  object alone is always true.
+- Sizes and shapes lean on the mock's relation of size and magnitude.
 - Stamps of 39.8 arcsec: larger galaxies are cut off, their sizes and magnitudes are wrong.
 - Magnitudes are dereddened, because the pixels are.
 - Restored images are for the eye: sharpened to 0.85 of the stamp's own PSF (FWHM, per band); no flux may be measured on them.
-- Pictures (JPEG route) reach the model by an approximate inverse of the survey's stretch; predictions on them are not supported.
 - `galpipe train` with the code and settings above gives the same weights bit by bit on the same kind of processor and with the same
-  real stamps; elsewhere it agrees in the scores, because sums depend on the processor.
-- Vote-fraction intervals and sigmas are the model's own; the coverage among the scores is their only test.
+  real galaxies and the same model to begin from; elsewhere it agrees in the scores, because sums depend on the processor.
+- Intervals were calibrated on mock stamps (figures under `calibration` in card.json); what they hold on real stamps is not known.
 """
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,9 +14,9 @@ from sklearn.metrics import roc_auc_score
 
 from flows.cli.evaluate import evaluate
 from galpipe.errors import BadData, ConfigurationError
-from galpipe.evaluate.fewshot import ALL, FewShot, draw, few_shot
+from galpipe.evaluate.fewshot import ALL, FewShot, draw, few_shot, seen_by
 from galpipe.evaluate.linear import class_scores, number_scores
-from galpipe.evaluate.methods import Imagenet, Scratch, Task, imagenet_network
+from galpipe.evaluate.methods import Imagenet, Scratch, Task, imagenet_network, turn_quarters
 from galpipe.evaluate.scores import METRICS, auc, macro_auc, over_seeds, r2
 from galpipe.evaluate.supervised import Recipe
 from galpipe.labels.labelset import LabelSet, open_labels
@@ -196,3 +197,19 @@ def test_command(tmp_path: Path) -> None:
     assert {item["seeds"] for item in told["results"]} == {2} and told["target"] == "kind"
     wrong = CliRunner().invoke(evaluate, [*call, "--shots", "many", "--json"])
     assert wrong.exit_code == 2
+
+
+def test_what_a_model_saw_of_a_set_is_told(tmp_path: Path) -> None:
+    labels = two_kinds(tmp_path / "sdss_gz2_votes.parquet", 2, 1)
+    sets = {"sdss_gz2_votes": {"galaxies": 5, "answered": 4}, "other": {"galaxies": 1, "answered": 0}}
+    assert seen_by({"training": {"real_sets": sets}}, labels) == {"saw_pixels": True, "saw_labels": True}
+    sets["sdss_gz2_votes"]["answered"] = 0
+    assert seen_by({"training": {"real_sets": sets}}, labels) == {"saw_pixels": True, "saw_labels": False}
+    assert seen_by({}, labels) == {"saw_pixels": False, "saw_labels": False}
+
+
+def test_quarter_turns_keep_the_source_s_pixel_and_come_round() -> None:
+    images = torch.rand(2, 3, 16, 16)
+    turned = turn_quarters(images, 1)
+    assert torch.equal(turned[..., 8, 8], images[..., 8, 8]) and not torch.equal(turned, images)
+    assert torch.equal(turn_quarters(images, 4), images)
