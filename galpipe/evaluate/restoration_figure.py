@@ -34,11 +34,12 @@ def draw(results: list[dict[str, Any]], band: str) -> bytes:
     figure = Figure(figsize=(10, 5.6), layout="constrained")
     for axis, (name, (title, factor)) in zip(figure.subplots(2, 3).ravel(), PANELS.items(), strict=True):
         _panel(axis, [item for item in results if item["band"] == band], name, factor)
-        axis.set(title=title, xscale="log")
+        axis.set(title=title, xscale="log", xlim=(5, 1000), xticks=[10, 30, 100, 300], xticklabels=["10", "30", "100", "300"])
+        axis.minorticks_off()
         if name not in ("psnr", "false", "lost"):
             axis.axhline(0, color="black", lw=0.6)
     figure.supxlabel(f"S/N of the central galaxy ({band}: figures; r: bins)", fontsize=9)
-    figure.axes[0].legend(fontsize=7)
+    figure.axes[0].legend(fontsize=7, loc="lower left")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90)
     return buffer.getvalue()

@@ -34,8 +34,11 @@ LEAST_AREA, NEAR, BORDER = 5, 3, 6
 
 RESAMPLES = 400
 
-MEDIANS = ("flux", "r50", "ellipticity")
-MEANS = ("psnr", "psnr_center", "chi2")
+SHAPES = ("flux", "r50", "ellipticity")
+MEDIANS = (*SHAPES, "chi2")
+"""A few stamps with bright stars would decide a mean of these."""
+
+MEANS = ("psnr", "psnr_center")
 RATES = {"false": ("false_sources", "found_sources"), "lost": ("lost_sources", "true_sources")}
 
 
@@ -89,7 +92,7 @@ def shapes(restored: Plane, scene: Scene) -> dict[str, float]:
     """Relative errors of flux and r50, and the error of the ellipticity along the true one."""
     ours, true = (_shape(plane, scene) for plane in (restored, scene.clean))
     if not true[0] > 0:
-        return dict.fromkeys(MEDIANS, float("nan"))
+        return dict.fromkeys(SHAPES, float("nan"))
     length = float(np.hypot(true[2], true[3]))
     along = (ours[2] * true[2] + ours[3] * true[3]) / max(length, 1e-9) - length
     return {"flux": ours[0] / true[0] - 1, "r50": ours[1] / true[1] - 1 if true[1] > 0 else float("nan"), "ellipticity": along}

@@ -59,7 +59,7 @@ class Restoration(Head):
     """Mean and spread of every pixel in asinh units: a mixture of flux-keeping filters, chosen pixel by pixel, and what they miss."""
 
     name = "restoration"
-    version = 2
+    version = 3
     calibrates_degraded = True
 
     factors: Tensor
@@ -71,12 +71,11 @@ class Restoration(Head):
         self.film = nn.Linear(1, settings.decoder)
         self.hidden = nn.Conv2d(settings.decoder, settings.decoder, 3, padding=1)
         self.last = nn.Conv2d(settings.decoder, 8 * bands, 3, padding=1)
-        self.choice = nn.Conv2d(settings.decoder, (CANDIDATES + 1) * bands, 1)
+        self.choice = nn.Conv2d(settings.decoder, (CANDIDATES + 1) * bands, 1, bias=False)
         # training starts from the filtered images: unlearned additions would cost flux first
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.choice.weight)
-        with torch.no_grad():
-            self.choice.bias.copy_(torch.tensor(START).repeat_interleave(bands))
+        self.start = nn.Parameter(torch.tensor(START)[:, None].repeat(1, bands))
         self.slope = nn.Parameter(torch.tensor(SLOPE)[:, None].repeat(1, bands))
         # half widths of a Laplace distribution's intervals, until `calibrate` has measured them
         laplace = -torch.log(1 - torch.tensor(LEVELS))
@@ -113,9 +112,11 @@ class Restoration(Head):
         """
         candidates = self.bank(inputs)
         around = functional.avg_pool2d(candidates[:, SURROUNDINGS], 2).clamp(0.0, BRIGHT)
-        logits = choice.unflatten(1, (CANDIDATES + 1, -1)) + self.slope[:, :, None, None] * around[:, None]
-        shares = torch.softmax(logits, dim=1)[:, :CANDIDATES]
-        shares = functional.interpolate(shares.flatten(1, 2), scale_factor=2.0, mode="bilinear").unflatten(1, (CANDIDATES, -1))
+        count, bands, side = around.shape[:3]
+        learned = choice.reshape(count, CANDIDATES + 1, bands, side, side)
+        logits = learned + self.start[:, :, None, None] + self.slope[:, :, None, None] * around[:, None]
+        shares = torch.softmax(logits, dim=1)[:, :CANDIDATES].flatten(1, 2)
+        shares = functional.interpolate(shares, scale_factor=2.0, mode="bilinear").reshape(candidates.shape)
         mixture = (shares * candidates).sum(dim=1)
         # d y = d flux / cosh(y), nearly
         reach = inputs.valid * torch.exp(-mixture.abs()) + 1 - inputs.valid
