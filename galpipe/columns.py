@@ -7,7 +7,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-Learned = Literal["", "real votes", "real redshifts", "mapped", "mock only"]
+Learned = Literal["", "real votes", "real redshifts", "mapped", "mock only", "user labels"]
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,8 @@ def _predict(context: RunContext, unit: Unit) -> Receipt:
     meta = ShardMeta(unit, links.catalog, identifier, context.model_hash, counted, binding=binding_hash(context))
     _, content_hash = write_shard(shard, rows, meta)
     counts = write_outcomes(layout.outcomes(unit, context.name), outcomes, OutcomesMeta(unit, fingerprint=links.catalog))
-    counts["detections"] = int(pc.sum(rows["n_detections"]).as_py() or 0)
+    # a model of one task finds no objects
+    counts["detections"] = int(pc.sum(rows["n_detections"]).as_py() or 0) if "n_detections" in rows.column_names else 0
     return Receipt(unit, "catalog", "done", layout.relative(shard), rows.num_rows, content_hash, links.catalog, counts=counts)
 
 

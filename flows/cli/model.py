@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from flows.cli.common import emit, json_option, root_option, say, verb
+from flows.cli.task import TaskRequest, learn, task_options
 from flows.progress import ProgressBoard
 from galpipe.errors import ConfigurationError
 
@@ -41,6 +42,7 @@ SHIPPED_FOLDER = Path(__file__).resolve().parents[2] / "galpipe" / "lvm" / "weig
     metavar="KEY=VALUE",
     help="Another value of a setting, such as bricks=2 or model.encoder=convnext_tiny.",
 )
+@task_options
 @json_option
 @verb
 def train(
@@ -53,12 +55,15 @@ def train(
     size: str,
     config: Path | None,
     changes: tuple[str, ...],
+    request: TaskRequest,
     as_json: bool,
 ) -> None:
     """Train a model from seeds: mock bricks, pre-training, every head, real galaxies, calibration, scores, card.
 
     The defaults are those of the shipped weights (about two hours on two idle cores). A run that was ended goes on from its last
     checkpoint under --work. With --unlabelled: pre-train an encoder on your own stamps, without heads.
+
+    With --task it learns classes or a number of any label file on an existing model; with --head a head of your own on mock truth.
 
     On several GPUs: torchrun --nproc-per-node 8 -m flows train ...
     """
@@ -69,6 +74,14 @@ def train(
 
     if unlabelled and real is not None:
         raise ConfigurationError("--unlabelled with all stamps, or --real beside mock ones", "both")
+    if request.asked:
+        one = training_settings(TrainSettings, config, changes, size)
+        name = request.task or request.head.replace(":", "-")
+        folders = (root / "models", (work or root / "training").absolute(), (out or root / "models" / name / "1").absolute())
+        with ProgressBoard({"train": 1}) as board:
+            result, text = learn(request, one, folders, board.phase)
+        emit(result, as_json, text)
+        return
     settings = (
         training_settings(UnlabelledSettings, config, changes, size)
         if unlabelled

@@ -1,6 +1,7 @@
-"""What a downstream task is: one file of this package with one subclass of `Head`.
+"""What a downstream task is: one file with one subclass of `Head`.
 
-Adding a task: write ``galpipe/heads/<name>.py`` with a class that derives from `Head`, name it in ``ModelSettings.heads``, train.
+Adding a task: write a module with a class that derives from `Head`, on the Python path or in this package, name it in
+``ModelSettings.heads``, train (docs/new-task.md).
 """
 
 from __future__ import annotations
@@ -131,7 +132,8 @@ class Score:
 class Head(nn.Module, ABC):
     """One downstream task on the shared encoder."""
 
-    name: ClassVar[str]
+    name: str
+    """Of the task: key of its outputs and part of its weights' names."""
     version: ClassVar[int] = 1
     needs_pixels: ClassVar[bool] = True
     """False when the stored embedding is all it needs, so that it can be re-done without stamps."""
@@ -204,18 +206,28 @@ class Head(nn.Module, ABC):
 
 
 def head_class(name: str) -> type[Head]:
-    """The head that a module of this package defines.
+    """The head that a module defines.
+
+    Parameters
+    ----------
+    name : str
+        A module of this package (``morphology``), or a module on the Python path, with a dot (``mylab.rings``) or with the class that is
+        meant (``rings:Rings``).
 
     Raises
     ------
     ConfigurationError
         If there is no such module, or it defines no head.
     """
+    path, _, wanted = name.partition(":")
+    own = "." not in path and not wanted
+    full = f"galpipe.heads.{path}" if own else path
     try:
-        module = importlib.import_module(f"galpipe.heads.{name}")
+        module = importlib.import_module(full)
     except ModuleNotFoundError as error:
-        raise ConfigurationError("a head with a module in galpipe/heads", repr(name)) from error
-    for item in vars(module).values():
-        if isinstance(item, type) and issubclass(item, Head) and item.__module__ == module.__name__:
+        where = "in galpipe/heads" if own else f"on the Python path ({error})"
+        raise ConfigurationError(f"a head with a module {where}", repr(name)) from error
+    for key, item in vars(module).items():
+        if isinstance(item, type) and issubclass(item, Head) and item.__module__ == module.__name__ and wanted in ("", key):
             return item
-    raise ConfigurationError(f"a subclass of Head in galpipe/heads/{name}.py", "none")
+    raise ConfigurationError(f"a subclass of Head in {f'galpipe/heads/{path}.py' if own else name}", "none")

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from galpipe.columns import Column, Learned
 from galpipe.galaxyzoo import ANSWERS, TREE, answers_leading_to, slices
+from galpipe.heads.bands import band_sets, fill_unmeasured, name_of
 from galpipe.heads.base import FloatArray, Head, Outputs, RawOutputs, Score, StampContext, Truth
 from galpipe.heads.votes import coverage, dirichlet_multinomial_loss, grouped, temperature, transform
 from galpipe.labels.mapping import LABEL_SETS, MappedVotes, learned_tags, mapped_votes, mock_counts
@@ -34,9 +35,6 @@ INTERVAL = 0.90
 LEAST, MOST = 0.7, 6.0
 """Bounds of the log of a question's total concentration: 2 to 400 effective votes."""
 
-LEAST_VALID = 0.3
-"""Share of valid pixels from which on a band counts as there."""
-
 FLOOR = 0.02
 """Concentration added to every answer, so that no likelihood is degenerate."""
 
@@ -50,13 +48,6 @@ def votes(table: pa.Table) -> FloatArray:
         Float32, shape (N, 34); zero where the question was not asked or the truth is unknown.
     """
     return mock_counts(table).astype(np.float32)
-
-
-def band_sets(context: StampContext) -> npt.NDArray[np.int64]:
-    """Which bands each stamp has, as bits in the model's order, shape (N,)."""
-    inside = slice(context.margin, context.margin + context.size)
-    used = context.valid[:, :, inside, inside].mean(axis=(2, 3)) >= LEAST_VALID
-    return np.asarray((used << np.arange(used.shape[1])).sum(axis=1), np.int64)
 
 
 class Morphology(Head):
@@ -179,7 +170,7 @@ class Morphology(Head):
         return {"concentration": own, "votes": mapped.counts.astype(np.float64), "bands": band_sets(context).astype(np.float64)}
 
     def calibrate(self, gathered: dict[str, npt.NDArray[np.float64]]) -> dict[str, float]:
-        """One temperature per question and set of bands, by the likelihood of votes that trained nothing.
+        """One temperature per question and set of bands, from votes that trained nothing; see `galpipe.heads.votes.temperature`.
 
         The figures are coverages of the interval by those votes (randomised transform). The temperature behind them was learned from
         every second galaxy, and the others are counted; the temperature that is kept is learned from all.
@@ -187,18 +178,19 @@ class Morphology(Head):
         figures: dict[str, float] = {}
         for bands in np.unique(gathered["bands"]).astype(int):
             here = gathered["bands"] == bands
-            name = "".join(band for bit, band in enumerate(MODEL_BANDS) if bands >> bit & 1) or "none"
+            name = name_of(int(bands))
             for number, (question, place) in enumerate(slices().items()):
                 own, counts = gathered["concentration"][here][:, place], gathered["votes"][here][:, place]
                 own, counts = own[counts.sum(axis=1) > 0], counts[counts.sum(axis=1) > 0]
-                half = temperature(own[::2], counts[::2])
+                half = temperature(own[::2], counts[::2], INTERVAL)
                 for when, factor in (("before", 1.0), ("after", half)):
                     draws = transform(own[1::2] * factor, counts[1::2], np.random.default_rng([19, int(bands), number]))
                     if np.isfinite(draws).any():
                         figures[f"{name}: {question}: coverage of {INTERVAL:.0%} {when}"] = coverage(draws, INTERVAL)
-                self.temperature[bands, number] = temperature(own, counts)
+                self.temperature[bands, number] = temperature(own, counts, INTERVAL)
                 figures[f"{name}: {question}: temperature"] = float(self.temperature[bands, number])
                 figures[f"{name}: {question}: galaxies"] = float(len(own))
+        fill_unmeasured(self.temperature, np.unique(gathered["bands"]).astype(int), smallest=True)
         return figures
 
     def score(self, predicted: pa.Table, truth: Truth, training: pa.Table) -> list[Score]:

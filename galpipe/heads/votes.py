@@ -9,9 +9,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 from scipy.optimize import minimize_scalar
-from scipy.special import gammaln
+from scipy.special import betaln, gammaln
 from torch import Tensor
 
 Floats = NDArray[np.float64]
@@ -21,6 +20,11 @@ LEAST_GALAXIES = 40
 
 LOG_TEMPERATURE = 3.0
 """Temperatures are sought from exp(-3) to exp(3)."""
+
+WIDEST = 2.0
+"""Of the log, by which a temperature may lie below the likeliest one."""
+
+HALVINGS = 8
 
 
 def grouped(concentration: Tensor, groups: Tensor) -> Tensor:
@@ -73,13 +77,22 @@ def log_likelihood(concentration: Floats, counts: Floats) -> float:
     return float((gammaln(total) - gammaln(total + asked) + parts).sum())
 
 
-def temperature(concentration: Floats, counts: Floats) -> float:
-    """The factor on all concentrations under which votes are likeliest; 1 where too few galaxies have votes.
+def temperature(concentration: Floats, counts: Floats, interval: float) -> float:
+    """The factor on all concentrations under which votes are likeliest, or a smaller one if its intervals hold too few of them.
+
+    The likelihood alone cannot make up for shares that are wrong: intervals are widened until they hold what they say.
 
     Parameters
     ----------
     concentration, counts : ndarray
         Shape (N, answers) of one question, groups summed.
+    interval : float
+        Probability that the central interval shall hold.
+
+    Returns
+    -------
+    float
+        1 where fewer than `LEAST_GALAXIES` have votes.
     """
     asked = counts.sum(axis=1) > 0
     if asked.sum() < LEAST_GALAXIES:
@@ -88,7 +101,36 @@ def temperature(concentration: Floats, counts: Floats) -> float:
     found = minimize_scalar(
         lambda log: -log_likelihood(own * np.exp(log), votes), bounds=(-LOG_TEMPERATURE, LOG_TEMPERATURE), method="bounded"
     )
-    return float(np.exp(found.x))
+
+    def missing(log: float) -> float:
+        # the same draws for every temperature, so that the share only changes with it
+        return interval - coverage(transform(own * np.exp(log), votes, np.random.default_rng(23)), interval)
+
+    high, low = float(found.x), float(found.x) - WIDEST
+    if not missing(high) > 0:
+        return float(np.exp(high))
+    for _ in range(HALVINGS):
+        middle = (high + low) / 2
+        high, low = (middle, low) if missing(middle) > 0 else (high, middle)
+    return float(np.exp(low))
+
+
+def beta_binomial_cdf(counts: Floats, people: Floats, one: Floats, other: Floats) -> Floats:
+    """Chance of at most so many votes; arrays of one shape, whole numbers. As scipy's, but not element by element.
+
+    Parameters
+    ----------
+    counts, people : ndarray
+        Votes (-1 gives 0) and people asked.
+    one, other : ndarray
+        Parameters of the Beta distribution.
+    """
+    votes = np.arange(int(people.max(initial=0)) + 1)
+    n, a, b = people[..., None], one[..., None], other[..., None]
+    rest = np.maximum(n - votes, 0)
+    log = gammaln(n + 1) - gammaln(votes + 1) - gammaln(rest + 1) + betaln(votes + a, rest + b) - betaln(a, b)
+    chances = np.where((votes <= n) & (votes <= counts[..., None]), np.exp(log), 0.0)
+    return np.asarray(np.minimum(chances.sum(axis=-1), 1.0))
 
 
 def transform(concentration: Floats, counts: Floats, rng: np.random.Generator) -> Floats:
@@ -103,9 +145,8 @@ def transform(concentration: Floats, counts: Floats, rng: np.random.Generator) -
     asked, total = rounded.sum(axis=1, keepdims=True), concentration.sum(axis=1, keepdims=True)
     there = (asked > 0) & (concentration > 0) & (total > concentration)
     one, other = np.where(there, concentration, 1.0), np.where(there, total - concentration, 1.0)
-    people = np.broadcast_to(np.maximum(asked, 1), rounded.shape)
-    upper = stats.betabinom.cdf(rounded, people, one, other)
-    lower = np.where(rounded > 0, stats.betabinom.cdf(rounded - 1, people, one, other), 0.0)
+    people = np.broadcast_to(asked, rounded.shape)
+    upper, lower = (beta_binomial_cdf(rounded - less, people, one, other) for less in (0, 1))
     draws = lower + rng.random(rounded.shape) * (upper - lower)
     return np.where(there, draws, np.nan)
 

@@ -97,8 +97,8 @@ def opinion(table: pa.Table, attribute: str) -> Floats:
     value, low, high = (_column(table, f"{attribute}{end}") for end in ("", "_inf", "_sup"))
     steps = np.array(STEPS)[None, :]
     inside = (steps >= low[:, None] - 1e-6) & (steps <= high[:, None] + 1e-6)
-    weight = inside + (np.abs(steps - value[:, None]) < 1e-6)
-    weight = np.where((value >= 0)[:, None], weight, 0).astype(np.float64)
+    weight = inside.astype(np.float64) + (np.abs(steps - value[:, None]) < 1e-6)
+    weight = np.where((value >= 0)[:, None], weight, 0.0)
     total = weight.sum(axis=1, keepdims=True)
     return np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
 

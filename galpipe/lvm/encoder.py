@@ -30,6 +30,26 @@ BRIGHTEST = 12.0
 
 
 @dataclass(frozen=True)
+class LabelTask:
+    """A task learned from a label file, answered from the embedding by `galpipe.heads.classes`.
+
+    Parameters
+    ----------
+    name : str
+        Begins the names of its columns: lower case letters, digits and underscores.
+    classes : tuple of str
+        In the order of the answers; empty for a number.
+    zero, unit : float
+        Of a number: mean and spread of its labels, in which the head answers.
+    """
+
+    name: str
+    classes: tuple[str, ...] = ()
+    zero: float = 0.0
+    unit: float = 1.0
+
+
+@dataclass(frozen=True)
 class ModelSettings:
     """Sizes of the model; part of the model card.
 
@@ -48,7 +68,7 @@ class ModelSettings:
     embedding : int
         Length of the embedding.
     heads : tuple of str
-        Names of the downstream tasks, each a module of `galpipe.heads`.
+        Names of the downstream tasks, each a module of `galpipe.heads` or of the Python path (`galpipe.heads.base.head_class`).
     encoder : str
         Name of a timm encoder that takes the place of the SwinV2 stages; ``dims``, ``depths``, ``attention_heads`` and ``window`` then
         mean nothing. Empty for SwinV2 of those sizes.
@@ -56,6 +76,8 @@ class ModelSettings:
         Stochastic depth in training: the share of skipped blocks at the encoder's end.
     pyramid : int
         Channels of the decoder's coarse maps, twice those of its fine ones.
+    tasks : tuple of LabelTask
+        Tasks learned from label files, beside them.
     """
 
     dims: int = 32
@@ -69,6 +91,7 @@ class ModelSettings:
     encoder: str = ""
     drop_path: float = 0.0
     pyramid: int = 96
+    tasks: tuple[LabelTask, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.drop_path < 1:
@@ -89,6 +112,7 @@ class ModelSettings:
         """Read back what `as_dict` wrote."""
         try:
             tidy: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+            tidy["tasks"] = tuple(LabelTask(**{**item, "classes": tuple(item["classes"])}) for item in tidy.get("tasks", ()))
             return cls(**tidy)
         except TypeError as error:
             raise ConfigurationError("model settings of this version", str(error)) from error

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from galpipe.errors import ConfigurationError
 from galpipe.heads.base import Head, Outputs, head_class
+from galpipe.heads.classes import Classes
 from galpipe.lvm.encoder import Encoder, Features, ModelSettings
 from galpipe.lvm.inputs import MODEL_BANDS, Inputs
 
@@ -31,19 +33,24 @@ class Answers:
 
 
 class GalaxyModel(nn.Module):
-    """Encoder, reconstruction for pre-training, and the heads that the settings name."""
+    """Encoder, reconstruction for pre-training, and the heads and label tasks that the settings name."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         self.settings = settings
         self.encoder = Encoder(settings)
         self.reconstruction = nn.Conv2d(settings.decoder, 4 * len(MODEL_BANDS), 3, padding=1)
-        self.heads = nn.ModuleDict({_key(name): head_class(name).build(settings) for name in settings.heads})
+        heads = [head_class(name).build(settings) for name in settings.heads]
+        heads += [Classes.of(task, settings) for task in settings.tasks]
+        self.names = tuple(head.name for head in heads)
+        if len(set(self.names)) != len(self.names):
+            raise ConfigurationError("heads of different names", f"{self.names}")
+        self.heads = nn.ModuleDict({_key(head.name): head for head in heads})
 
     def forward(self, inputs: Inputs) -> Answers:
         """Answers of every head from exactly one encoder pass."""
         features: Features = self.encoder(inputs)
-        return Answers(features.embedding, {name: self.heads[_key(name)](features) for name in self.settings.heads})
+        return Answers(features.embedding, {name: self.heads[_key(name)](features) for name in self.names})
 
     def reconstruct(self, inputs: Inputs) -> Tensor:
         """The image behind masked inputs, shape (N, 3, P, P), asinh units."""
@@ -56,7 +63,7 @@ class GalaxyModel(nn.Module):
 
     def head_list(self) -> list[Head]:
         """All heads, in the order of the settings."""
-        return [self.head(name) for name in self.settings.heads]
+        return [self.head(name) for name in self.names]
 
 
 def _key(name: str) -> str:
@@ -69,6 +76,14 @@ def new_model(settings: ModelSettings, seed: int) -> GalaxyModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return GalaxyModel(settings)
+
+
+def grown(base: GalaxyModel, settings: ModelSettings) -> GalaxyModel:
+    """A copy with other heads on the CPU: every tensor that both have is taken over, new heads keep their random weights."""
+    model = GalaxyModel(settings)
+    own, old = model.state_dict(), base.state_dict()
+    model.load_state_dict(own | {name: value.detach().cpu() for name, value in old.items() if name in own})
+    return model.eval()
 
 
 def device_of(name: str = "auto") -> torch.device:

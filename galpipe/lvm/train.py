@@ -152,7 +152,7 @@ def train_model(settings: TrainSettings, places: Places, progress: Progress | No
     # stamps and checkpoints of one sky are not another's
     work = places.work / settings.sky
     with first_rank_first():
-        bricks = _bricks(settings, work, progress)
+        bricks = mock_bricks(settings, work, progress)
         pack = read_packs(bricks["train"])
         real = _real(settings, places.real, work)
     model = new_model(settings.model, settings.seed).to(device_of())
@@ -182,7 +182,7 @@ def train_model(settings: TrainSettings, places: Places, progress: Progress | No
     return places.out if rank() else finish(settings, model, (pack, bricks), facts, places.out)
 
 
-def _bricks(settings: TrainSettings, work: Path, progress: Progress | None) -> dict[str, list[Path]]:
+def mock_bricks(settings: TrainSettings, work: Path, progress: Progress | None) -> dict[str, list[Path]]:
     """Packs to train on, to calibrate on and to score on; other seeds, so other places and skies."""
     seeds = {
         "train": (settings.bricks, settings.sky_seed),

@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from galpipe.errors import ConfigurationError
+from galpipe.galaxyzoo import ANSWERS, slices
 from galpipe.heads.base import Head, StampContext, Truth, head_class
 from galpipe.heads.detection import Detection
-from galpipe.heads.morphology import ANSWERS, QUESTIONS, Morphology, dirichlet_multinomial_loss, slices
+from galpipe.heads.morphology import QUESTIONS, Morphology
 from galpipe.heads.objectlist import box_iou, decode_runs, encode_runs, find, to_sky
 from galpipe.heads.parameters import Parameters
 from galpipe.heads.quantities import QUANTITIES, SIZE, angle_difference, decode_angle, encode_angle, encoded_truth
 from galpipe.heads.redshiftpdf import BINS
+from galpipe.heads.votes import dirichlet_multinomial_loss
 from galpipe.lvm.data import load_truth
 from galpipe.lvm.encoder import ModelSettings
 from tests.lvm.toy import TINY, toy_pack
