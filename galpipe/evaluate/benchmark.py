@@ -236,8 +236,8 @@ def pack_rows(pack: Pack, rows: npt.NDArray[np.int64]) -> Pack:
     spans = [(int(pack.object_start[row]), int(pack.object_start[row + 1])) for row in rows]
     start = np.concatenate([[0], np.cumsum([last - first for first, last in spans])]).astype(np.int64)
     objects = np.concatenate([np.asarray(pack.objects[first:last]) for first, last in spans] or [np.zeros((0, 8), np.float32)])
-    truth = {"clean": np.asarray(pack.clean[rows]), "segments": np.asarray(pack.segments[rows])}
-    return replace(found, objects=objects, object_start=start, **truth)
+    clean, segments = np.asarray(pack.clean[rows]), np.asarray(pack.segments[rows])
+    return replace(found, objects=objects, object_start=start, clean=clean, segments=segments)
 
 
 def _packs(folder: Path, benchmark: Benchmark, bricks: tuple[BenchmarkBrick, ...], progress: Progress | None) -> list[Path]:

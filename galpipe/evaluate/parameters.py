@@ -161,10 +161,10 @@ def _row(method: str, errors: Errors, group: tuple[str, str, Mask], rng: np.rand
     count = int(use.sum())
     if count < LEAST_GALAXIES:
         return None
-    parts = (errors.error[use], errors.inside68[use], errors.inside95[use])
-    figures = _figures(*(part[None] for part in parts), errors.outlier)[:, 0]
+    error, inside68, inside95 = errors.error[use], errors.inside68[use], errors.inside95[use]
+    figures = _figures(error[None], inside68[None], inside95[None], errors.outlier)[:, 0]
     drawn = rng.integers(count, size=(RESAMPLES, count))
-    low, high = np.percentile(_figures(*(part[drawn] for part in parts), errors.outlier), INTERVAL, axis=1)
+    low, high = np.percentile(_figures(error[drawn], inside68[drawn], inside95[drawn], errors.outlier), INTERVAL, axis=1)
     row: dict[str, Any] = {"quantity": errors.quantity, "unit": errors.unit, "method": method, "by": by, "bin": name, "galaxies": count}
     for place, what in enumerate(("bias", "scatter", "outliers", "coverage68", "coverage95")):
         row |= {what: float(figures[place]), f"{what}_low": float(low[place]), f"{what}_high": float(high[place])}

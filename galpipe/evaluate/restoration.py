@@ -99,15 +99,15 @@ def truth_of(pack: Pack, rows: NDArray[np.int64]) -> Truth:
     if pack.has_truth:
         return load_truth(pack, rows)
     count, size = len(pack), pack.image.shape[-1]
-    none = {"segments": np.zeros((count, size, size), np.uint8), "objects": np.zeros((0, 8), np.float32)}
-    known = replace(pack, clean=pack.image, **none, object_start=np.zeros(count + 1, np.int64))
+    blank, nothing = np.zeros((count, size, size), np.uint8), np.zeros((0, 8), np.float32)
+    known = replace(pack, clean=pack.image, segments=blank, objects=nothing, object_start=np.zeros(count + 1, np.int64))
     truth = load_truth(known, rows)
     return replace(truth, known=truth.known & load_valid(pack, rows))
 
 
 def load_valid(pack: Pack, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Pixels that every band has, padded, shape (K, P, P)."""
-    return load_pixels(pack, rows)[1].all(axis=1)
+    return np.asarray(load_pixels(pack, rows)[1].all(axis=1))
 
 
 def _seeing(pack: Pack, rows: NDArray[np.int64]) -> NDArray[np.float64]:

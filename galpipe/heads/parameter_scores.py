@@ -82,11 +82,11 @@ def _crps_score(predicted: pa.Table, truth: pa.Table, training: pa.Table, redshi
         return []
     pdf = pdf_column(predicted, redshift)[use]
     fixed = np.tile(soft_bins(learned[seen]).mean(axis=0), (int(use.sum()), 1))
-    figures = float(np.mean(crps(pdf, true[use]))), float(np.mean(crps(fixed, true[use])))
-    far = [_from_uniform(pit(answer, true[use])) for answer in (pdf, np.roll(fixed, 8, axis=1))]
+    own, other = float(np.mean(crps(pdf, true[use]))), float(np.mean(crps(fixed, true[use])))
+    near, far = (_from_uniform(pit(answer, true[use])) for answer in (pdf, np.roll(fixed, 8, axis=1)))
     return [
-        Score(f"{redshift}: CRPS", "", *figures, False, int(use.sum()), "distribution in training"),
-        Score(f"{redshift}: PIT, largest distance from uniform", "", *far, False, int(use.sum()), "that distribution, 8 bins off"),
+        Score(f"{redshift}: CRPS", "", own, other, False, int(use.sum()), "distribution in training"),
+        Score(f"{redshift}: PIT, largest distance from uniform", "", near, far, False, int(use.sum()), "that distribution, 8 bins off"),
     ]
 
 
