@@ -83,7 +83,7 @@ def _crps_score(predicted: pa.Table, truth: pa.Table, training: pa.Table, redshi
     pdf = pdf_column(predicted, redshift)[use]
     fixed = np.tile(soft_bins(learned[seen]).mean(axis=0), (int(use.sum()), 1))
     figures = float(np.mean(crps(pdf, true[use]))), float(np.mean(crps(fixed, true[use])))
-    far = [_from_uniform(pit(answer, true[use])) for answer in (pdf, np.roll(fixed, 8, axis=1))]
+    far = _from_uniform(pit(pdf, true[use])), _from_uniform(pit(np.roll(fixed, 8, axis=1), true[use]))
     return [
         Score(f"{redshift}: CRPS", "", *figures, False, int(use.sum()), "distribution in training"),
         Score(f"{redshift}: PIT, largest distance from uniform", "", *far, False, int(use.sum()), "that distribution, 8 bins off"),

@@ -92,7 +92,7 @@ def _train(head: Parameters, hidden: torch.Tensor, redshift: npt.NDArray[np.floa
         logits = head.redshift(hidden[rows].to(device))
         entropy, count = redshift_loss({"redshift": logits}, {"redshift": wanted[rows].to(device)})
         optimizer.zero_grad(set_to_none=True)
-        (entropy / count.clamp(min=1)).backward()
+        (entropy / count.clamp(min=1)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
 
