@@ -20,7 +20,7 @@ from scipy.ndimage import uniform_filter
 from galpipe.config import SURVEY_PIXSCALE
 from galpipe.errors import BadData
 from galpipe.lvm.predict import Predictor
-from galpipe.stamps.pictures import KINDS, PictureKind, decode, encode_jpeg, picture_flux, picture_stamps, resize
+from galpipe.stamps.pictures import KINDS, PictureKind, decode, encode_jpeg, framed, picture_flux, picture_stamps
 from galpipe.stamps.stampset import StampSet
 from galpipe.stamps.stretch import BANDS, Picture
 
@@ -56,12 +56,7 @@ class Column:
 def through(stamps: StampSet, kind: PictureKind) -> Iterator[Picture]:
     """Pictures of stamps as a set's files hold them, decoded again; shape (size, size, 3) each."""
     for index in range(len(stamps)):
-        picture = kind.stretch.picture(_grz(stamps, index))
-        if kind.pixscale is None:
-            inner = round(kind.size * kind.span)
-            before = (kind.size - inner) // 2
-            # more sky around the galaxy, as the set has it
-            picture = np.pad(resize(picture, inner), ((before, kind.size - inner - before),) * 2 + ((0, 0),), mode="reflect")
+        picture = framed(kind.stretch.picture(_grz(stamps, index)), kind)
         yield decode(encode_jpeg(picture, kind))
 
 

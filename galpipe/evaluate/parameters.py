@@ -161,33 +161,24 @@ def _row(method: str, errors: Errors, group: tuple[str, str, Mask], rng: np.rand
     count = int(use.sum())
     if count < LEAST_GALAXIES:
         return None
-<<<<<<< HEAD
     error, inside68, inside95 = errors.error[use], errors.inside68[use], errors.inside95[use]
     figures = _figures(error[None], inside68[None], inside95[None], errors.outlier)[:, 0]
     drawn = rng.integers(count, size=(RESAMPLES, count))
     low, high = np.percentile(_figures(error[drawn], inside68[drawn], inside95[drawn], errors.outlier), INTERVAL, axis=1)
-=======
-    rows = np.flatnonzero(use)
-    figures = _figures(errors, rows[None])[:, 0]
-    drawn = rows[rng.integers(count, size=(RESAMPLES, count))]
-    low, high = np.percentile(_figures(errors, drawn), INTERVAL, axis=1)
->>>>>>> refs/h/params
     row: dict[str, Any] = {"quantity": errors.quantity, "unit": errors.unit, "method": method, "by": by, "bin": name, "galaxies": count}
     for place, what in enumerate(("bias", "scatter", "outliers", "coverage68", "coverage95")):
         row |= {what: float(figures[place]), f"{what}_low": float(low[place]), f"{what}_high": float(high[place])}
     return row
 
 
-def _figures(errors: Errors, rows: npt.NDArray[np.int64]) -> Values:
+def _figures(error: Values, inside68: Mask, inside95: Mask, outlier: float) -> Values:
     """Median, NMAD (1.4826 times the median absolute deviation), share beyond the outlier limit, and both coverages.
 
-    Of R samples of K galaxies, ``rows`` of shape (R, K); the result has the shape (5, R).
+    Of samples of shape (R, K); the result has the shape (5, R).
     """
-    error = errors.error[rows]
     middle = np.median(error, axis=1)
     scatter = 1.4826 * np.median(np.abs(error - middle[:, None]), axis=1)
-    inside = [held[rows].mean(axis=1) for held in (errors.inside68, errors.inside95)]
-    return np.stack([middle, scatter, np.mean(np.abs(error) > errors.outlier, axis=1), *inside])
+    return np.stack([middle, scatter, np.mean(np.abs(error) > outlier, axis=1), inside68.mean(axis=1), inside95.mean(axis=1)])
 
 
 def _pdf_figures(predicted: pa.Table, sources: pa.Table, redshift: str) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def _own_packs(loaded: LoadedModel, source: Path, work: Path, progress: Progress
     except KeyError as error:
         raise ConfigurationError("a card that says what the model was trained on", f"none of {error}", file=str(source)) from error
     sky = str(told.get("sky", "plain"))
-    place = (work if sky == "plain" else work / sky) / "packs"
+    place = work / sky / "packs"
     wanted = {
         "train": (bricks, sky_seed),
         "calibration": (int(told.get("calibration_bricks", CALIBRATION_BRICKS)), sky_seed + CALIBRATION_SEED_OFFSET),

@@ -182,6 +182,16 @@ def resize(picture: Picture, size: int) -> Picture:
     return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.LANCZOS), np.uint8)
 
 
+def framed(picture: Picture, kind: PictureKind) -> Picture:
+    """A stamp's picture as a set's files hold it: of pictures of unknown scale it is the middle, with sky around that is mirrored in."""
+    if kind.pixscale is not None:
+        return picture
+    inner = round(kind.size * kind.span)
+    before = (kind.size - inner) // 2
+    after = kind.size - inner - before
+    return np.pad(resize(picture, inner), ((before, after), (before, after), (0, 0)), mode="reflect")
+
+
 def picture_flux(picture: Picture, kind: PictureKind) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
     """A picture on the stamp's grid, as fluxes.
 

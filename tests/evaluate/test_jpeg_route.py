@@ -78,7 +78,7 @@ def test_routes_and_control_are_compared(stamps: StampSet, predictor: Predictor)
     results = compare(predictor, stamps, [GALAXY10, RINGS])
     assert [item["route"] for item in results] == ["legacy_galaxy10", "legacy_rings", CONTROL]
     for item in results:
-        assert item["galaxies"] == 4 and set(item["heads"]) <= {"morphology", "parameters", "detection", "restoration"}
+        assert item["galaxies"] == 4 and set(item["heads"]) <= {"morphology", "parameters", "detection", "restoration", "domain"}
         assert -1 <= item["embedding"]["cosine_least"] <= item["embedding"]["cosine"] <= 1.0001
         assert item["heads"]["morphology"]["columns"]["smooth-or-featured_smooth_fraction"]["galaxies"] == 4
     assert draw({"real": results}).startswith(b"\x89PNG")

@@ -1,26 +1,38 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from galpipe.errors import ConfigurationError
+from galpipe.heads.base import head_class
 from galpipe.lvm import frozen
 from galpipe.lvm.frozen import Extension, extend_model
 from galpipe.lvm.model import device_of, new_model
 from galpipe.lvm.pack import read_pack, write_pack
 from galpipe.lvm.predict import Predictor
+from galpipe.lvm.train import TrainSettings
 from galpipe.lvm.weights import load_model, read_card, save_model
 from tests.lvm.toy import TINY, toy_pack
 
 OLD = replace(TINY, heads=("morphology", "parameters"))
-TRAINING = {
-    "settings": {"seed": 1, "sky_seed": 1001, "bricks": 2, "held_bricks": 1, "calibration_bricks": 1, "sky": "plain", "pretrain_steps": 1}
+TRAINING: dict[str, Any] = {
+    "settings": asdict(TrainSettings(model=OLD, bricks=2, held_bricks=1, calibration_bricks=1, sky="plain")),
+    "stamps": 1,
+    "train_bricks": ["a"],
+    "calibration_bricks": ["c"],
+    "held_bricks": ["b"],
+    "real_sets": {},
+    "real_stamps": 0,
+    "began": "",
+    "seconds": 1.0,
+    "code": "1",
+    "sky_version": 1,
+    "processor": "x",
 }
-TRAINING |= {"stamps": 1, "training_bricks": ["a"], "real_stamps": 0, "seconds": 1.0, "code": "1", "sky_version": 1, "processor": "x"}  # type: ignore[dict-item]
-TRAINING["settings"] |= {"finetune_steps": 1, "polish_steps": 1, "batch": 1, "threads": 1}
 
 
 @pytest.fixture
@@ -45,7 +57,7 @@ def test_a_trained_model_gets_a_new_head_and_answers_as_before(work: Path, tmp_p
     )
     extend_model(tmp_path / "old", Extension(("domain",), most=116), work, tmp_path / "new")
     card = read_card(tmp_path / "new")
-    assert card["heads"] == {"morphology": 1, "parameters": 1, "domain": 1}
+    assert card["heads"] == {name: head_class(name).version for name in ("morphology", "parameters", "domain")}
     assert card["training"]["frozen"]["learned"]["domain"]["stamps"] == 116
     assert set(card["scores"]["0"]) == {"morphology", "domain"}
     old, new = (Predictor(load_model(tmp_path / name).model, {}, "", device_of("cpu")) for name in ("old", "new"))
@@ -54,7 +66,7 @@ def test_a_trained_model_gets_a_new_head_and_answers_as_before(work: Path, tmp_p
     for name in before.column_names:
         assert after[name].equals(before[name]), name
     # calibrated in what was written, not only in memory
-    held = read_pack(work / "packs" / "calibration" / "0").stamps()
+    held = read_pack(work / "plain" / "packs" / "calibration" / "0").stamps()
     level = (np.arange(110) + 1) / 110
     assert np.sort(new.predict(held)["out_of_domain"].to_numpy()) == pytest.approx(level, abs=0.05)
 
