@@ -18,7 +18,7 @@ LIMITS = """\
 - Stamps of 39.8 arcsec: larger galaxies are cut off, their sizes and magnitudes are wrong.
 - Magnitudes are dereddened, because the pixels are.
 - Restored images are for the eye: sharpened to 0.85 of the stamp's own PSF (FWHM, per band); no flux may be measured on them.
-- `galpipe train` with the code and settings above gives the same weights bit by bit on the same kind of processor and with the same
+- `galpipe train` with the code and settings above repeats itself bit by bit on the same kind of processor and with the same
   real galaxies and the same model to begin from; elsewhere it agrees in the scores, because sums depend on the processor.
 - Intervals were calibrated on mock stamps (figures under `calibration` in card.json); what they hold on real stamps is not known.
 """

@@ -83,7 +83,7 @@ def test_votable_has_units_and_descriptions(tmp_path: Path, shard: pa.Table, end
 
 def test_csv_leaves_nested_columns_out_and_says_so(tmp_path: Path, shard: pa.Table) -> None:
     notes = write_result(shard, tmp_path / "x.csv")
-    assert sorted(note.split()[1] for note in notes) == ["'detections'", "'embedding'"]
+    assert sorted(note.split()[1] for note in notes) == ["'detections'", "'embedding'", "'z_mock_pdf'"]
     assert pacsv.read_csv(tmp_path / "x.csv")["source_id"].to_pylist() == shard["source_id"].to_pylist()
 
 
