@@ -60,7 +60,7 @@ def train(
 ) -> None:
     """Train a model from seeds: mock bricks, pre-training, every head, real galaxies, calibration, scores, card.
 
-    The defaults are those of the shipped weights (about two hours on two idle cores). A run that was ended goes on from its last
+    The defaults are those of the shipped weights (some three hours on two cores). A run that was ended goes on from its last
     checkpoint under --work. With --unlabelled: pre-train an encoder on your own stamps, without heads.
 
     With --task it learns classes or a number of any label file on an existing model; with --head a head of your own on mock truth.

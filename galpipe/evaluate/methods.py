@@ -21,6 +21,7 @@ from galpipe.labels.labelset import Dropped, LabelSet
 from galpipe.lvm.inputs import Inputs, stamp_inputs
 from galpipe.lvm.predict import Predictor
 from galpipe.lvm.teacher import imagenet_network
+from galpipe.stamps.pictures import middle
 from galpipe.stamps.render import to_rgb
 
 BATCH = 32
@@ -212,15 +213,10 @@ def _pictures(labels: LabelSet, rows: NDArray[np.int64], size: int) -> tuple[NDA
         for row, picture in labels.pictures(rows):
             if not isinstance(picture, Dropped):
                 found.append(row)
-                parts.append(_resized(_middle(picture, labels.kind.span), size))
+                # what the model sees too: the comparison is of methods, not of croppings
+                parts.append(_resized(middle(picture, labels.kind.span), size))
     pictures = np.stack(parts) if parts else np.zeros((0, 3, size, size), np.uint8)
     return np.array(found, np.int64), pictures
-
-
-def _middle(picture: NDArray[np.uint8], span: float) -> NDArray[np.uint8]:
-    """The part of a picture that the large vision model sees too: the comparison is of methods, not of croppings."""
-    margins = [round(side * (1 - span) / 2) for side in picture.shape[:2]]
-    return picture[margins[0] : picture.shape[0] - margins[0], margins[1] : picture.shape[1] - margins[1]]
 
 
 def _resized(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

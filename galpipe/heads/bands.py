@@ -17,9 +17,14 @@ SETS = 2 ** len(MODEL_BANDS)
 
 def band_sets(context: StampContext) -> NDArray[np.int64]:
     """Which bands each stamp has, as bits in the model's order, shape (N,)."""
-    inside = slice(context.margin, context.margin + context.size)
-    used = context.valid[:, :, inside, inside].mean(axis=(2, 3)) >= LEAST_VALID
+    used = present(context)
     return np.asarray((used << np.arange(used.shape[1])).sum(axis=1), np.int64)
+
+
+def present(context: StampContext) -> NDArray[np.bool_]:
+    """Which bands of the model each stamp has, shape (N, 3)."""
+    inside = slice(context.margin, context.margin + context.size)
+    return np.asarray(context.valid[:, :, inside, inside].mean(axis=(2, 3)) >= LEAST_VALID)
 
 
 def name_of(bands: int) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from galpipe.heads.bands import SETS, present
 from galpipe.heads.base import StampContext
 from galpipe.lvm.inputs import MODEL_BANDS, float_column
 
@@ -20,12 +21,6 @@ Values = npt.NDArray[np.float64]
 
 FACTS = 9
 """Numbers of `coarse_facts`, the predicted sigma of the quantity included."""
-
-BAND_SETS = 2 ** len(MODEL_BANDS)
-"""Sets of bands, as a binary number: bit b for the b-th band of g, r, z."""
-
-LEAST_VALID = 0.3
-"""Share of valid pixels from which on a band counts as there."""
 
 LEAST_ROWS = 200
 """Stamps with a known value below which a set of bands keeps the predicted sigmas."""
@@ -64,7 +59,7 @@ class Measured:
     facts : ndarray, shape (N, 9)
         Of `with_sigma`.
     sets : ndarray of int64, shape (N,)
-        Of `band_sets`.
+        Of `galpipe.heads.bands.band_sets`.
     """
 
     error: Values
@@ -75,19 +70,9 @@ class Measured:
 
 def uncalibrated() -> Values:
     """Fitted numbers that change nothing, shape (4, 8, 9): no shift, one sigma, and 1.96 sigma to either side."""
-    weights = np.zeros((FORMS, BAND_SETS, FACTS))
+    weights = np.zeros((FORMS, SETS, FACTS))
     weights[LOW_95:, :, 0] = np.log(1.96)
     return weights
-
-
-def band_sets(context: StampContext) -> npt.NDArray[np.int64]:
-    """Which bands each stamp has, as a number from 0 to 7, shape (N,)."""
-    return np.asarray((_present(context) << np.arange(len(MODEL_BANDS))).sum(axis=1), np.int64)
-
-
-def _present(context: StampContext) -> npt.NDArray[np.bool_]:
-    inside = slice(context.margin, context.margin + context.size)
-    return np.asarray(context.valid[:, :, inside, inside].mean(axis=(2, 3)) >= LEAST_VALID)
 
 
 def coarse_facts(mag: Values, radius: Values, context: StampContext) -> Values:
@@ -123,7 +108,7 @@ def _over_bands(name: str, context: StampContext) -> Values:
     """Geometric mean over the bands that are there and known, shape (N,); NaN where none is."""
     rows = context.sources.num_rows
     columns = np.stack([float_column(context.sources, f"{name}_{band}", rows) for band in MODEL_BANDS], axis=1)
-    good = np.isfinite(columns) & (columns > 0) & _present(context)
+    good = np.isfinite(columns) & (columns > 0) & present(context)
     logs = np.where(good, np.log(np.where(good, columns, 1.0)), 0.0)
     count = good.sum(axis=1)
     return np.where(count > 0, np.exp(logs.sum(axis=1) / np.maximum(count, 1)), np.nan)
@@ -136,13 +121,13 @@ def fit(measured: Measured) -> Values:
     """
     weights = uncalibrated()
     known = np.isfinite(measured.error) & (measured.sigma > 0)
-    degraded = known & (measured.sets < BAND_SETS - 1)
+    degraded = known & (measured.sets < SETS - 1)
     others = _numbers(measured, degraded) if degraded.sum() >= LEAST_ROWS else None
-    for code in range(BAND_SETS):
+    for code in range(SETS):
         rows = known & (measured.sets == code)
         if rows.sum() >= LEAST_ROWS:
             weights[:, code] = _numbers(measured, rows)
-        elif others is not None and code < BAND_SETS - 1:
+        elif others is not None and code < SETS - 1:
             weights[:, code] = others
     return weights
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from galpipe.columns import Column, Learned
 from galpipe.heads import intervals, recalibrate
+from galpipe.heads.bands import SETS, band_sets
 from galpipe.heads.base import Head, Outputs, RawOutputs, Score, StampContext, Truth
-from galpipe.heads.intervals import BAND_SETS, FACTS, Measured
+from galpipe.heads.intervals import FACTS, Measured
 from galpipe.heads.moments import MOMENTS, PROFILE, Moments, Profile
 from galpipe.heads.parameter_scores import scores
 from galpipe.heads.quantities import (
@@ -82,9 +83,9 @@ class Parameters(Head):
         self.register_buffer("spread", torch.ones(SIZE))
         self.register_buffer("interval_weights", torch.from_numpy(np.stack([intervals.uncalibrated()] * ANSWERS)).float())
         self.register_buffer("usual_sigma", torch.ones(ANSWERS))
-        self.register_buffer("temperature_weights", torch.zeros(BAND_SETS, FACTS))
+        self.register_buffer("temperature_weights", torch.zeros(SETS, FACTS))
         self.register_buffer("usual_width", torch.ones(()))
-        self.register_buffer("pit_map", torch.from_numpy(LEVELS).float().repeat(BAND_SETS, 1))
+        self.register_buffer("pit_map", torch.from_numpy(LEVELS).float().repeat(SETS, 1))
         self.register_buffer("spectroscopic", torch.zeros((), dtype=torch.int64))
 
     @classmethod
@@ -181,7 +182,7 @@ class Parameters(Head):
         decoded = [item.decode(middle[:, index], width[:, index]) for index, item in enumerate(QUANTITIES)]
         decoded.append(decode_angle(middle[:, -2:], width[:, -2:]))
         value, sigma = (np.stack(part, axis=1) for part in zip(*decoded, strict=True))
-        return value, sigma, intervals.coarse_facts(value[:, R_MAG], value[:, RADIUS], context), intervals.band_sets(context)
+        return value, sigma, intervals.coarse_facts(value[:, R_MAG], value[:, RADIUS], context), band_sets(context)
 
     def _redshift(self, logits: npt.NDArray[np.float32], facts: Values, sets: npt.NDArray[np.int64]) -> dict[str, pa.Array]:
         fitted = recalibrate.Fitted(_numbers(self.temperature_weights), float(self.usual_width), _numbers(self.pit_map))

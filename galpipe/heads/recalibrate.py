@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from galpipe.heads.intervals import BAND_SETS, FACTS, LEAST_ROWS, penalties, with_sigma
+from galpipe.heads.bands import SETS
+from galpipe.heads.intervals import FACTS, LEAST_ROWS, penalties, with_sigma
 from galpipe.heads.redshiftpdf import BINS, crps, cumulative, pit, probabilities, quantiles, soft_bins
 
 Values = npt.NDArray[np.float64]
@@ -87,13 +88,13 @@ def fit(logits: Values, redshift: Values, facts: Values, sets: npt.NDArray[np.in
         Coverage of the 68 % interval and mean CRPS before and after.
     """
     usual = (float(np.float16(np.median(width(logits)))) if len(logits) else 0.0) or 1.0
-    temperatures, pits = np.zeros((BAND_SETS, FACTS)), np.tile(LEVELS, (BAND_SETS, 1))
+    temperatures, pits = np.zeros((SETS, FACTS)), np.tile(LEVELS, (SETS, 1))
     known, own = np.isfinite(redshift) & (redshift >= 0), with_sigma(facts, width(logits), usual)
-    for code in range(BAND_SETS):
+    for code in range(SETS):
         rows = known & (sets == code)
         if rows.sum() < LEAST_ROWS:
             # like the other sets that lack a band
-            rows = known & (sets < BAND_SETS - 1) & (code < BAND_SETS - 1)
+            rows = known & (sets < SETS - 1) & (code < SETS - 1)
         if rows.sum() < LEAST_ROWS:
             continue
         temperatures[code] = _temperature(logits[rows], soft_bins(redshift[rows]), own[rows])

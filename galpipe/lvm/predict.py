@@ -14,15 +14,13 @@ import torch
 
 from galpipe.columns import Column
 from galpipe.config import SOFTENING
+from galpipe.heads.bands import LEAST_VALID
 from galpipe.heads.base import FloatArray, RawOutputs, StampContext
 from galpipe.heads.restoration import Restoration
 from galpipe.lvm.inputs import MARGIN, MODEL_BANDS, Inputs, stamp_inputs
 from galpipe.lvm.model import Answers, GalaxyModel, device_of
 from galpipe.lvm.weights import load_model
 from galpipe.stamps.stampset import StampSet
-
-LEAST_VALID = 0.3
-"""Share of valid pixels from which on a band counts as used."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from galpipe.labels.labelset import LabelSet, open_labels
 from galpipe.labels.mapping import MappedVotes, mapped_votes
 from galpipe.lvm.pack import Pack, concatenate, pack_stamps, read_pack, write_pack
 from galpipe.stamps.external import read_stamps
-from galpipe.stamps.pictures import resize
+from galpipe.stamps.pictures import middle, resize
 from galpipe.stamps.render import to_rgb
 from galpipe.stamps.stampset import StampSet
 
@@ -133,15 +133,10 @@ def _of_labels(found: LabelSet, name: str, free: NDArray[np.bool_]) -> _Part:
     kept = np.concatenate(rows)
     if found.kind is not None:
         span = found.kind.span
-        drawn = [_picture(_middle(item, span)) for _, item in found.pictures(kept) if isinstance(item, np.ndarray)]
+        drawn = [_picture(middle(item, span)) for _, item in found.pictures(kept) if isinstance(item, np.ndarray)]
     told = human_answers(name, found.table, str(found.path)).take(kept)
     mine = free[kept][:, None].astype(np.float32)
     return concatenate(packs), np.stack(drawn), HumanAnswers(told.values, told.weights * mine), kept
-
-
-def _middle(picture: NDArray[np.uint8], span: float) -> NDArray[np.uint8]:
-    margins = [round(side * (1 - span) / 2) for side in picture.shape[:2]]
-    return picture[margins[0] : picture.shape[0] - margins[0], margins[1] : picture.shape[1] - margins[1]]
 
 
 def _picture(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -179,7 +179,7 @@ def train_model(settings: TrainSettings, places: Places, progress: Progress | No
         "sky_version": SKY_VERSION,
         "processor": torch.backends.cpu.get_cpu_capability(),
     }
-    return places.out if rank() else finish(settings, model, (pack, bricks), facts, places.out)
+    return places.out if rank() else finish(settings, model, (pack, bricks), facts, (work, places.out))
 
 
 def mock_bricks(settings: TrainSettings, work: Path, progress: Progress | None) -> dict[str, list[Path]]:
@@ -253,16 +253,26 @@ def _conditions_only(pack: Pack) -> Any:
     return pack.sources.select(names)
 
 
-def finish(settings: TrainSettings, model: GalaxyModel, data: tuple[Pack, dict[str, list[Path]]], facts: dict[str, Any], out: Path) -> Path:
-    """Write the weights, calibrate and score what was written (float16 as stored), and write the card with the scores."""
-    training, bricks = data
+def finish(
+    settings: TrainSettings, model: GalaxyModel, data: tuple[Pack, dict[str, list[Path]]], facts: dict[str, Any], places: tuple[Path, Path]
+) -> Path:
+    """Calibrate and score the weights as they are stored (float16), and write them with their card; a folder under ``work`` keeps what is
+    not finished, so that no model without its calibration ever stands at ``out``.
+    """
+    (training, bricks), (work, out) = data, places
+    rough = work / "unfinished"
     facts = facts | {"frozen": {"learned": fit_frozen(model, training.stamps(), settings.seed)}}
     card: dict[str, Any] = {"name": settings.name, "version": settings.version, "training": {"settings": asdict(settings)} | facts}
-    save_model(out, model, card, "")
-    loaded = load_model(out)
-    predictor = Predictor(loaded.model, loaded.card, loaded.model_hash, device_of())
+    predictor = _as_stored(model, card, rough)
     card["calibration"] = calibrate(predictor, [read_pack(path) for path in bricks["calibration"]])
-    save_model(out, predictor.model, card, "")
+    predictor = _as_stored(predictor.model, card, rough)
     card["scores"] = {path.name: evaluate(predictor, read_pack(path), training.sources) for path in bricks["held"]}
     save_model(out, predictor.model, card, card_text(card, settings.model))
     return out
+
+
+def _as_stored(model: GalaxyModel, card: dict[str, Any], folder: Path) -> Predictor:
+    """A model as it comes back from its file."""
+    save_model(folder, model, card, "")
+    loaded = load_model(folder)
+    return Predictor(loaded.model, loaded.card, loaded.model_hash, device_of())

@@ -182,6 +182,12 @@ def resize(picture: Picture, size: int) -> Picture:
     return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.LANCZOS), np.uint8)
 
 
+def middle(picture: Picture, span: float) -> Picture:
+    """The middle part of a picture, ``span`` of its width and height: what a stamp of it shows."""
+    margins = [round(side * (1 - span) / 2) for side in picture.shape[:2]]
+    return picture[margins[0] : picture.shape[0] - margins[0], margins[1] : picture.shape[1] - margins[1]]
+
+
 def framed(picture: Picture, kind: PictureKind) -> Picture:
     """A stamp's picture as a set's files hold it: of pictures of unknown scale it is the middle, with sky around that is mirrored in."""
     if kind.pixscale is not None:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from galpipe.heads import intervals, recalibrate
+from galpipe.heads.bands import SETS
 from galpipe.heads.base import StampContext, Truth
 from galpipe.heads.intervals import Measured
 from galpipe.heads.parameters import Parameters
@@ -22,7 +23,7 @@ from tests.lvm.toy import TINY, toy_pack
 
 Values = npt.NDArray[np.float64]
 
-FULL = intervals.BAND_SETS - 1
+FULL = SETS - 1
 
 
 def facts_of(count: int, rng: np.random.Generator) -> Values:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from galpipe.errors import BadData, ConfigurationError
+from galpipe.lvm import train
 from galpipe.lvm.card import card_text
 from galpipe.lvm.evaluate import evaluate
 from galpipe.lvm.finetune import finetune
@@ -113,3 +114,14 @@ def test_a_training_can_begin_from_another_model(tmp_path: Path) -> None:
     (tmp_path / "first" / WEIGHTS_FILE).write_bytes(b"other")
     with pytest.raises(BadData, match="weights with sha256"):
         take_over(other, tmp_path / "first")
+
+
+def test_a_model_without_its_calibration_never_stands_where_users_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise Interrupted
+
+    monkeypatch.setattr(train, "calibrate", killed)
+    settings, bricks = TrainSettings(model=TINY), {"train": [], "calibration": [], "held": []}
+    with pytest.raises(Interrupted):
+        train.finish(settings, new_model(TINY, 1), (toy_pack(4), bricks), {}, (tmp_path / "work", tmp_path / "out"))
+    assert not (tmp_path / "out").exists() and (tmp_path / "work" / "unfinished" / WEIGHTS_FILE).exists()
