@@ -169,7 +169,7 @@ def _of_method(
             rows = draw(answers, shots, task.classes, seed)
             predictions.append(way.learn(_rows(train, rows), answers[rows], test, (task, seed)))
             if not task.classes and name in LINEAR and len(rows) >= LEAST_LABELS:
-                learned = learn_number(_rows(train, rows), answers[rows].astype(np.float64), seed)
+                learned = learn_number(_rows(train, rows), answers[rows].astype(np.float64), seed, name != "lvm")
                 intervals.append(np.stack([predictions[-1], *(np.full(len(truth), half) for half in learned.half_widths)], axis=1))
             if progress is not None:
                 progress(name, place * wanted.seeds + seed + 1, total)

@@ -28,7 +28,7 @@ LEAST_LABELS = 10
 ALPHAS = np.logspace(-1, 5, 13)
 
 
-def class_scores(features: Floats, codes: NDArray[np.int64], test: Floats, classes: int, seed: int) -> Floats:
+def class_scores(features: Floats, codes: NDArray[np.int64], test: Floats, classes: int, seed: int, scaled: bool = True) -> Floats:
     """Multinomial logistic regression, its strength chosen by cross-validated log loss.
 
     Parameters
@@ -39,6 +39,8 @@ def class_scores(features: Floats, codes: NDArray[np.int64], test: Floats, class
     classes : int
     seed : int
         Of the folds.
+    scaled : bool
+        Bring every feature to unit spread first; not where the features' own spread says how much they count.
 
     Returns
     -------
@@ -54,15 +56,16 @@ def class_scores(features: Floats, codes: NDArray[np.int64], test: Floats, class
         model = LogisticRegressionCV(
             Cs=STRENGTHS, cv=split, scoring="neg_log_loss", max_iter=2000, l1_ratios=(0.0,), use_legacy_attributes=False
         )
-    fitted = make_pipeline(StandardScaler(), model).fit(features, codes)
+    fitted = make_pipeline(StandardScaler(with_std=scaled), model).fit(features, codes)
     scores = np.zeros((len(test), classes))
     scores[:, present] = fitted.predict_proba(test)
     return scores
 
 
-def number_scores(features: Floats, values: Floats, test: Floats) -> Floats:
-    """Ridge regression, its strength chosen by leave-one-out; shape (M,)."""
-    return np.asarray(make_pipeline(StandardScaler(), RidgeCV(alphas=ALPHAS)).fit(features, values).predict(test), np.float64)
+def number_scores(features: Floats, values: Floats, test: Floats, scaled: bool = True) -> Floats:
+    """Ridge regression, its strength chosen by leave-one-out; shape (M,); ``scaled`` as in `class_scores`."""
+    model = make_pipeline(StandardScaler(with_std=scaled), RidgeCV(alphas=ALPHAS))
+    return np.asarray(model.fit(features, values).predict(test), np.float64)
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class LearnedNumber:
         return np.asarray(embeddings @ self.weights + self.intercept, np.float64)
 
 
-def learn_number(embeddings: Floats, values: Floats, seed: int = 0) -> LearnedNumber:
+def learn_number(embeddings: Floats, values: Floats, seed: int = 0, scaled: bool = False) -> LearnedNumber:
     """Learn any number (a metallicity, a color, a mass) from stored embeddings of galaxies for which it is known.
 
     Ridge regression as `number_scores`; the intervals are conformal: quantiles of the errors that galaxies have when their own fold did
@@ -104,6 +107,8 @@ def learn_number(embeddings: Floats, values: Floats, seed: int = 0) -> LearnedNu
     values : ndarray, shape (N,)
     seed : int
         Of the folds.
+    scaled : bool
+        See `class_scores`.
 
     Raises
     ------
@@ -115,10 +120,10 @@ def learn_number(embeddings: Floats, values: Floats, seed: int = 0) -> LearnedNu
         raise ConfigurationError(f"at least {LEAST_LABELS} finite labels, one per embedding", f"{len(values)} for {len(features)}")
     errors = np.zeros(len(values))
     for learn, asked in KFold(2 * FOLDS, shuffle=True, random_state=seed).split(features):
-        errors[asked] = np.abs(number_scores(features[learn], values[learn], features[asked]) - values[asked])
+        errors[asked] = np.abs(number_scores(features[learn], values[learn], features[asked], scaled) - values[asked])
     # the whole is read off at zero and at each axis, so that no detail of the pipeline is repeated here
     probes = np.concatenate([np.zeros((1, features.shape[1])), np.eye(features.shape[1])])
-    answers = number_scores(features, values, probes)
+    answers = number_scores(features, values, probes, scaled)
     return LearnedNumber(answers[1:] - answers[0], float(answers[0]), conformal_half_widths(errors), len(values))
 
 

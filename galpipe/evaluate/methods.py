@@ -19,6 +19,7 @@ from galpipe.evaluate.linear import Floats, class_scores, number_scores
 from galpipe.evaluate.supervised import Recipe, fit
 from galpipe.labels.labelset import Dropped, LabelSet
 from galpipe.lvm.inputs import Inputs, stamp_inputs
+from galpipe.lvm.metric import ways_up
 from galpipe.lvm.predict import Predictor
 from galpipe.lvm.teacher import imagenet_network
 from galpipe.stamps.pictures import middle
@@ -51,12 +52,12 @@ class Method(Protocol):
         """Scores (M, C) or numbers (M,) of the test rows; ``run`` is the task and a seed."""
 
 
-def _linear(train: object, answers: NDArray[np.generic], test: object, run: tuple[Task, int]) -> Floats:
+def _linear(train: object, answers: NDArray[np.generic], test: object, run: tuple[Task, int], scaled: bool = True) -> Floats:
     task, seed = run
     features, unseen = np.asarray(train, np.float64), np.asarray(test, np.float64)
     if not task.classes:
-        return number_scores(features, answers.astype(np.float64), unseen)
-    return class_scores(features, answers.astype(np.int64), unseen, task.classes, seed)
+        return number_scores(features, answers.astype(np.float64), unseen, scaled)
+    return class_scores(features, answers.astype(np.int64), unseen, task.classes, seed, scaled)
 
 
 @dataclass(frozen=True)
@@ -68,34 +69,13 @@ class Frozen:
     def load(self, labels: LabelSet, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], object]:
         """Embeddings, shape (K, E)."""
         found, parts = _inputs(labels, rows)
-        with torch.inference_mode():
-            vectors = [self._embedded(part.to(self.predictor.device)) for part in parts]
+        vectors = [ways_up(self.predictor.model, part.to(self.predictor.device)) for part in parts]
         return found, np.concatenate(vectors) if vectors else np.zeros((0, self.predictor.model.settings.embedding))
-
-    def _embedded(self, inputs: Inputs) -> Floats:
-        encoder = self.predictor.model.encoder
-        ways = [encoder(_turned(inputs, quarters)).embedding.float() for quarters in range(4)]
-        return np.asarray(torch.stack(ways).mean(dim=0).cpu().numpy(), np.float64)
 
     def learn(self, train: object, answers: NDArray[np.generic], test: object, run: tuple[Task, int]) -> Floats:
         """See `Method`."""
-        return _linear(train, answers, test, run)
-
-
-def _turned(inputs: Inputs, quarters: int) -> Inputs:
-    """Inputs turned about the source's pixel, which is one beside the middle."""
-    if not quarters:
-        return inputs
-    pixels, valid = (turn_quarters(item, quarters) for item in (inputs.pixels, inputs.valid))
-    return Inputs(pixels, valid, inputs.conditions, inputs.sharpening)
-
-
-def turn_quarters(images: Tensor, quarters: int) -> Tensor:
-    """Images of shape (..., P, P) turned by quarters about the pixel [P / 2, P / 2]."""
-    for _ in range(quarters):
-        # index i goes to P - i, so that P / 2 stays
-        images = images.flip(-1).roll(1, -1).transpose(-1, -2)
-    return images
+        # the embedding's own scale says what counts (`galpipe.lvm.metric`)
+        return _linear(train, answers, test, run, scaled=False)
 
 
 @dataclass(frozen=True)

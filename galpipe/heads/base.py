@@ -15,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import torch
 from torch import Tensor, nn
 
 from galpipe.columns import Column
@@ -176,6 +177,15 @@ class Head(nn.Module, ABC):
     def prepare(self, table: pa.Table) -> None:
         """Learn constants (means, spreads) from the training truth before the first step."""
 
+    def rebase(self, matrix: Tensor) -> None:
+        """The embedding ``e`` has become ``e @ matrix``: change the weights so that the answers stay as they were.
+
+        Parameters
+        ----------
+        matrix : Tensor
+            Float64 on the CPU, shape (E, E), invertible.
+        """
+
     def fit_frozen(self, frozen: Frozen) -> dict[str, float]:
         """Learn from the finished encoder, after the last step and before `calibrate`; nothing but this head may change.
 
@@ -231,3 +241,11 @@ def head_class(name: str) -> type[Head]:
         if isinstance(item, type) and issubclass(item, Head) and item.__module__ == module.__name__ and wanted in ("", key):
             return item
     raise ConfigurationError(f"a subclass of Head in {f'galpipe/heads/{path}.py' if own else name}", "none")
+
+
+def rebase_linear(layer: nn.Linear, matrix: Tensor) -> None:
+    """Let a linear layer whose first inputs are the embedding answer as before (`Head.rebase`)."""
+    size = len(matrix)
+    old = layer.weight.detach()[:, :size].double().cpu()
+    with torch.no_grad():
+        layer.weight[:, :size] = torch.linalg.solve(matrix, old.T).T.to(layer.weight)

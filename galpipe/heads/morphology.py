@@ -6,6 +6,8 @@ is that of GZD-5 and GZ DESI: 10 questions, 34 answers.
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -17,7 +19,7 @@ from torch.nn import functional
 from galpipe.columns import Column, Learned
 from galpipe.galaxyzoo import ANSWERS, TREE, answers_leading_to, slices
 from galpipe.heads.bands import band_sets, fill_unmeasured, name_of
-from galpipe.heads.base import FloatArray, Head, Outputs, RawOutputs, Score, StampContext, Truth
+from galpipe.heads.base import FloatArray, Head, Outputs, RawOutputs, Score, StampContext, Truth, rebase_linear
 from galpipe.heads.votes import coverage, dirichlet_multinomial_loss, grouped, temperature, transform
 from galpipe.labels.mapping import LABEL_SETS, MappedVotes, learned_tags, mapped_votes, mock_counts
 from galpipe.lvm.encoder import Features, ModelSettings, full_precision
@@ -86,6 +88,10 @@ class Morphology(Head):
         """Record the votes that train this head; the columns' tags follow from it. A set that is recorded again replaces itself."""
         votes_seen = torch.from_numpy(np.rint(mapped.per_answer()).astype(np.int64))
         self.votes_seen[LABEL_SETS.index(mapped.name)] = votes_seen.to(self.votes_seen.device)
+
+    def rebase(self, matrix: Tensor) -> None:
+        """See `Head.rebase`."""
+        rebase_linear(cast(nn.Linear, self.hidden[0]), matrix)
 
     def forward(self, features: Features) -> Outputs:
         """``concentration`` of shape (N, 34)."""

@@ -10,6 +10,8 @@ The redshift's columns are ``z_mock_*`` until the head's buffer ``spectroscopic`
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 from galpipe.columns import Column, Learned
 from galpipe.heads import intervals, recalibrate
 from galpipe.heads.bands import SETS, band_sets
-from galpipe.heads.base import Head, Outputs, RawOutputs, Score, StampContext, Truth
+from galpipe.heads.base import Head, Outputs, RawOutputs, Score, StampContext, Truth, rebase_linear
 from galpipe.heads.intervals import FACTS, Measured
 from galpipe.heads.moments import MOMENTS, PROFILE, Moments, Profile
 from galpipe.heads.parameter_scores import scores
@@ -102,6 +104,10 @@ class Parameters(Head):
                 # as stored: a mean of 20 mag rounded after the training would shift every answer
                 self.mean[index] = float(np.float16(column.mean()))
                 self.spread[index] = float(np.float16(max(float(column.std()), 1e-3)))
+
+    def rebase(self, matrix: Tensor) -> None:
+        """See `Head.rebase`."""
+        rebase_linear(cast(nn.Linear, self.hidden[0]), matrix)
 
     def forward(self, features: Features) -> Outputs:
         """``mean`` and ``log_variance``, both (N, 9) in units of the training spread, and ``redshift``, (N, 64) logits."""

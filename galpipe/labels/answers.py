@@ -191,3 +191,12 @@ def soft_answers(logits: Tensor) -> HumanAnswers:
     values = torch.cat([torch.sigmoid(logits[:, :BINARY]), *(functional.softmax(logits[:, place], dim=1) for place in places())], dim=1)
     array = values.float().numpy()
     return HumanAnswers(array, np.concatenate([np.ones((len(array), BINARY), np.float32), asked(array)], axis=1))
+
+
+def spread_weights(weights: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Weights of questions, shape (N, `QUESTIONS`), as weights of their answers, shape (N, `SIZE`)."""
+    parts = [weights[:, :BINARY]]
+    parts += [
+        np.repeat(weights[:, BINARY + index : BINARY + index + 1], place.stop - place.start, axis=1) for index, place in enumerate(places())
+    ]
+    return np.concatenate(parts, axis=1)

@@ -49,6 +49,7 @@ def card_text(card: dict[str, Any], settings: ModelSettings) -> str:
         *_real(training),
         f"- Every head on mock stamps, and the embedding on real ones in the same steps: {own['polish_steps']} steps of {own['batch']} mock"
         f" and {own['joint_batch'] if training['real_stamps'] else 0} real stamps, seed {own['seed']}.",
+        *_metric(training),
         f"- Heads alone on the finished encoder, morphology excepted: {own['settle_steps']} steps of {own['batch']} mock stamps.",
         f"- Time: {training['seconds'] / 60:.0f} minutes, {own['threads']} thread(s), {training['processor']}, code {training['code']}.",
         "",
@@ -78,6 +79,16 @@ def _began(training: dict[str, Any]) -> list[str]:
     return [
         f"- Pre-training: masked reconstruction, {own['pretrain_steps']} steps of {own['batch']} stamps, mock and real.",
         f"- First multi-task training: {own['finetune_steps']} steps of {own['batch']} mock stamps.",
+    ]
+
+
+def _metric(training: dict[str, Any]) -> list[str]:
+    told = training.get("metric")
+    if not told:
+        return []
+    return [
+        f"- The embedding's metric: {told['answers']:.0f} answers of people, over {told['galaxies']:.0f} real galaxies, made the axes long"
+        f" along which they tell galaxies apart (effectively {told['axes']:.0f} axes count); a linear map, nothing is lost."
     ]
 
 

@@ -18,11 +18,11 @@ from torch.nn import functional
 from galpipe.config import SOFTENING
 from galpipe.galaxyzoo import ANSWERS
 from galpipe.heads.morphology import Morphology
-from galpipe.labels.answers import BINARY, SIZE, HumanAnswers, answer_loss, places
+from galpipe.labels.answers import SIZE, HumanAnswers, answer_loss, spread_weights
 from galpipe.lvm.data import load_pixels
 from galpipe.lvm.encoder import Features
 from galpipe.lvm.finetune import Labelled, Phase, multi_task
-from galpipe.lvm.inputs import MARGIN, MODEL_BANDS, PADDED_SIZE, Inputs, conditions
+from galpipe.lvm.inputs import MARGIN, MODEL_BANDS, PADDED_SIZE, Inputs, conditions, joined_inputs, turned_inputs
 from galpipe.lvm.loop import LoopSettings, Progress, Task, train
 from galpipe.lvm.model import GalaxyModel
 from galpipe.lvm.pack import Pack
@@ -40,8 +40,14 @@ HUMAN = 0.7
 FEATURES = 1.0
 """Weight of the teacher's features beside the answers."""
 
+ANSWERED = 0.6
+"""Weight of the soft answers, in units of their cross entropy."""
+
 VOTES = 0.5
 """Weight of people's votes through the morphology head."""
+
+TURN = 0.5
+"""Weight of the difference between a view's embedding and that of the same view turned by quarters."""
 
 
 class Student(nn.Module):
@@ -78,19 +84,10 @@ def targets(real: RealSet, lesson: Lesson) -> HumanAnswers:
     """People's answers mixed with the teacher's, shape as both."""
     human, said = real.answers, lesson.answers
     share = HUMAN * (human.weights > 0)
-    spread = _spread(share)
+    spread = spread_weights(share)
     values = spread * human.values + (1 - spread) * said.values
     weights = share * human.weights + (1 - share) * said.weights
     return HumanAnswers(values.astype(np.float32), weights.astype(np.float32))
-
-
-def _spread(weights: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Weights of questions, shape (N, `QUESTIONS`), as weights of their answers, shape (N, `SIZE`)."""
-    parts = [weights[:, :BINARY]]
-    parts += [
-        np.repeat(weights[:, BINARY + index : BINARY + index + 1], place.stop - place.start, axis=1) for index, place in enumerate(places())
-    ]
-    return np.concatenate(parts, axis=1)
 
 
 def views(pack: Pack, rows: NDArray[np.int64], rng: np.random.Generator) -> Inputs:
@@ -112,18 +109,24 @@ def views(pack: Pack, rows: NDArray[np.int64], rng: np.random.Generator) -> Inpu
     return Inputs(seen, measured.float(), torch.from_numpy(numbers), torch.ones(len(rows)))
 
 
-def real_batches(real: RealSet, lesson: Lesson, batch: int, seed: int) -> Task[Taught]:
-    """Batches of `distill`, without a loss: see `taught_loss`."""
+def real_batches(real: RealSet, lesson: Lesson, batch: int, seed: int, pairs: bool = False) -> Task[Taught]:
+    """Batches of `distill`, without a loss: see `taught_loss`.
+
+    With ``pairs``, the second half of a batch shows the first half's very views, turned by quarters.
+    """
     wanted = targets(real, lesson)
     votes, groups = tree_votes(real)
     count = len(real.pack)
-    size = min(batch, count)
+    size = max(min(batch // 2 if pairs else batch, count), 1)
 
     def make(step: int) -> Taught:
         epoch, place = divmod(step, count // size)
         order = np.random.default_rng([seed, 31, epoch]).permutation(count)
         rows = np.sort(order[place * size : (place + 1) * size])[rank() :: ranks()]
         inputs = views(real.pack, rows, np.random.default_rng([seed, 32, step]))
+        if pairs:
+            inputs = joined_inputs(inputs, turned_inputs(inputs, 1 + step % 3))
+            rows = np.concatenate([rows, rows])
         arrays = (lesson.features[rows], wanted.values[rows], wanted.weights[rows], votes[rows], groups[rows])
         return Taught(inputs, *(torch.from_numpy(item) for item in arrays))
 
@@ -140,8 +143,8 @@ def tree_votes(real: RealSet) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     return votes, groups
 
 
-def taught_loss(student: Student, content: Taught, voters: bool = False) -> dict[str, Tensor]:
-    """Loss terms of a batch of views; with ``voters``, also of the morphology head on people's votes."""
+def taught_loss(student: Student, content: Taught, voters: bool = False, pairs: bool = False) -> dict[str, Tensor]:
+    """Loss terms of a batch of views; with ``voters``, also of the morphology head on people's votes; with ``pairs``, of turning them."""
     device = next(student.parameters()).device
     morphology: dict[str, Tensor] = {}
     with torch.autocast(device.type, torch.bfloat16):
@@ -150,11 +153,20 @@ def taught_loss(student: Student, content: Taught, voters: bool = False) -> dict
             morphology = student.model.head("morphology")(seen)
     close = functional.smooth_l1_loss(features.float(), content.features.to(device))
     said = answer_loss(logits.float(), content.values.to(device), content.weights.to(device))
-    terms = {"teacher": FEATURES * close, "answers": 0.3 * said}
+    terms = {"teacher": FEATURES * close, "answers": ANSWERED * said}
+    if pairs:
+        terms["turn"] = TURN * turn_loss(seen.embedding.float())
     if voters:
         targets = {"votes": content.votes.to(device), "groups": content.groups.to(device)}
         terms["votes"] = VOTES * student.model.head("morphology").loss(morphology, targets)
     return terms
+
+
+def turn_loss(embedding: Tensor) -> Tensor:
+    """How far views and their turned copies (the second half of the rows) are apart, over how far galaxies are apart."""
+    one, other = embedding.chunk(2)
+    apart = one.detach().var(dim=0, unbiased=False).mean()
+    return functional.mse_loss(one, other) / (apart + 1e-6)
 
 
 def distill(
@@ -192,7 +204,7 @@ def joint(
     """
     pack, real, share = data
     mock = multi_task(student.model, pack, settings, phase)
-    batches = real_batches(*real, share, settings.seed)
+    batches = real_batches(*real, share, settings.seed, pairs=True)
     voters = "morphology" in student.model.settings.heads
     if voters:
         morphology = cast(Morphology, student.model.head("morphology"))
@@ -203,6 +215,6 @@ def joint(
         return mock.batch(step), batches.batch(step)
 
     def loss(content: tuple[Labelled, Taught]) -> dict[str, Tensor]:
-        return mock.loss(content[0]) | taught_loss(student, content[1], voters)
+        return mock.loss(content[0]) | taught_loss(student, content[1], voters, pairs=True)
 
     return train(student, Task(phase.name, batch, loss), settings, folder, progress)

@@ -263,6 +263,8 @@ def _center(map_: Tensor) -> Tensor:
 class Encoder(nn.Module):
     """Stem, encoder stages, pooled embedding and decoder: everything that is shared by the heads."""
 
+    metric: Tensor
+
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         # names of parameters and the order in which they are drawn are those of the shipped weights
@@ -279,6 +281,8 @@ class Encoder(nn.Module):
             nn.Linear(settings.center + settings.stage_dims[3] + numbers, settings.embedding), nn.GELU(), nn.LayerNorm(settings.embedding)
         )
         self.decoder = Decoder(settings)
+        # set once, after training (`galpipe.lvm.metric`); the last name, so that older weights' tensors are drawn as they were
+        self.register_buffer("metric", torch.eye(settings.embedding))
 
     def forward(self, inputs: Inputs) -> Features:
         """One pass."""
@@ -290,7 +294,7 @@ class Encoder(nn.Module):
         scales = self._scales(start * (1 + scale[:, :, None, None]) + shift[:, :, None, None])
         with full_precision(inputs.pixels):
             center = torch.cat([_center(map_.float()) for map_ in scales], dim=1)
-            embedding = self.embed(torch.cat([center, scales[3].float().mean(dim=(2, 3)), numbers], dim=1))
+            embedding = self.embed(torch.cat([center, scales[3].float().mean(dim=(2, 3)), numbers], dim=1)) @ self.metric
         return Features(scales, center, embedding, photometry, self.decoder(scales, half), inputs)
 
     def _scales(self, start: Tensor) -> tuple[Tensor, ...]:

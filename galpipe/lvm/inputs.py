@@ -198,3 +198,23 @@ def stamp_inputs(stamps: StampSet) -> Inputs:
                 raise ConfigurationError(f"softening {SOFTENING[band]} in {band}", repr(stamps.softening[place]))
             pixels[:, index], valid[:, index] = normalized[:, place], measured[:, place]
     return make_inputs(pixels, valid, stamps.sources, stamps.pixscale)
+
+
+def turn_quarters(images: Tensor, quarters: int) -> Tensor:
+    """Images of shape (..., P, P) turned by quarters about the pixel [P / 2, P / 2]."""
+    for _ in range(quarters):
+        # index i goes to P - i, so that P / 2 stays
+        images = images.flip(-1).roll(1, -1).transpose(-1, -2)
+    return images
+
+
+def turned_inputs(inputs: Inputs, quarters: int) -> Inputs:
+    """Inputs turned by quarters about the source's pixel, which is one beside the middle."""
+    pixels, valid = (turn_quarters(item, quarters) for item in (inputs.pixels, inputs.valid))
+    return Inputs(pixels, valid, inputs.conditions, inputs.sharpening)
+
+
+def joined_inputs(one: Inputs, other: Inputs) -> Inputs:
+    """Two batches as one."""
+    pairs = ((one.pixels, other.pixels), (one.valid, other.valid), (one.conditions, other.conditions), (one.sharpening, other.sharpening))
+    return Inputs(*(torch.cat(pair) for pair in pairs))

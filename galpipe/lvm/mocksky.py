@@ -26,6 +26,11 @@ GALAXIES = 1000
 FAINT = (500, 1500, 3000)
 """Fainter galaxies in a training brick, in turn, so that the model meets thin and crowded fields."""
 
+FULL = (5600, 23.7)
+"""Fainter galaxies and their limit in the bricks after the first `THINNER`: as dense and as deep as the survey's tables."""
+
+THINNER = 14
+
 STARS = (150, 400, 900)
 
 
@@ -45,13 +50,15 @@ def training_specs(bricks: int, seed: int, sky: str = "plain") -> list[MockSpec]
         rng = np.random.default_rng([seed, number])
         north = number % 2 == 1
         dec = float(rng.uniform(34.0, 70.0) if north else rng.uniform(-20.0, 30.0))
+        faint, limit = (FAINT[number % 3], MockSpec.faint_limit) if number < THINNER else FULL
         specs.append(
             MockSpec(
                 bricks=1,
                 seed=seed + number,
                 like="dr9" if north or number % 4 == 0 else "dr10",
                 galaxies=GALAXIES,
-                faint=FAINT[number % 3],
+                faint=faint,
+                faint_limit=limit,
                 stars=BY_LATITUDE if sky == "survey" else STARS[(number // 2) % 3],
                 center=(float(rng.uniform(0.0, 360.0)), dec),
                 bands=MODEL_BANDS,

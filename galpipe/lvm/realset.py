@@ -62,7 +62,7 @@ def real_set(folder: Path, without: tuple[str, ...] = ()) -> RealSet | None:
     ----------
     folder : Path
     without : tuple of str
-        Sets whose labels are not read either: for figures on these very sets.
+        Sets that measure as well, for figures on these very sets: their labels are not read, nor those of their galaxies elsewhere.
 
     Returns
     -------
@@ -74,10 +74,10 @@ def real_set(folder: Path, without: tuple[str, ...] = ()) -> RealSet | None:
     votes: list[MappedVotes] = []
     voted: list[NDArray[np.int64]] = []
     labels = [open_labels(path) for path in sorted((folder / "labels").glob("*.parquet"))]
-    allowed = _allowed(labels)
+    allowed = _allowed(labels, without)
     for found, free in zip(labels, allowed, strict=True):
         name = found.kind.name if found.kind is not None else found.path.stem
-        part = _of_labels(found, name, free if name not in without else np.zeros(len(found), bool))
+        part = _of_labels(found, name, free)
         told = part[2].weights.sum(axis=1) > 0
         if told.any():
             voted.append(sum(len(item[0]) for item in parts) + np.flatnonzero(told))
@@ -96,16 +96,17 @@ _Part = tuple[Pack, NDArray[np.uint8], HumanAnswers, NDArray[np.int64]]
 """Stamps, pictures, answers, and their rows in the set."""
 
 
-def _allowed(labels: list[LabelSet]) -> list[NDArray[np.bool_]]:
-    """Per set the rows whose labels may train: of a training set, and no measuring set has the galaxy."""
+def _allowed(labels: list[LabelSet], without: tuple[str, ...]) -> list[NDArray[np.bool_]]:
+    """Per set the rows whose labels may train: of a training set, and no measuring set has the galaxy; those left out measure too."""
     names = [found.kind.name if found.kind is not None else "" for found in labels]
     if not labels:
         return []
     groups = group_rows(labels)
-    measured = [numbers for numbers, name in zip(groups.numbers, names, strict=True) if name in MEASURED]
+    measuring = (*MEASURED, *without)
+    measured = [numbers for numbers, name in zip(groups.numbers, names, strict=True) if name in measuring]
     taken = np.unique(np.concatenate(measured)) if measured else np.zeros(0, np.int64)
     return [
-        ~np.isin(numbers, taken) if name in TRAINING else np.zeros(len(numbers), bool)
+        ~np.isin(numbers, taken) if name in TRAINING and name not in without else np.zeros(len(numbers), bool)
         for numbers, name in zip(groups.numbers, names, strict=True)
     ]
 

@@ -77,8 +77,9 @@ def embeddings(encoder: Encoder, part: Part) -> tuple[Floats, Floats]:
 
 
 def fit_linear(head: Classes, vectors: Floats, answers: Floats, seed: int) -> None:
-    """Fit the head: logistic or ridge regression on the standardized embedding, its strength chosen by cross-validation."""
-    center, spread = vectors.mean(axis=0), np.maximum(vectors.std(axis=0), 1e-3)
+    """Fit the head: logistic or ridge regression on the embedding, its strength chosen by cross-validation."""
+    # one unit for all axes: their own lengths say what counts (`galpipe.lvm.metric`)
+    center, spread = vectors.mean(axis=0), np.full(vectors.shape[1], max(float(np.sqrt(vectors.var(axis=0).mean())), 1e-3))
     scaled = (vectors - center) / spread
     if head.classes:
         codes = answers.astype(np.int64)

@@ -74,7 +74,7 @@ class Lesson:
     Parameters
     ----------
     features : ndarray of float32, shape (N, `COMPONENTS`)
-        Principal components, unit variance.
+        Principal components, the larger ones weighing more: variances fall as the square root of their own; the mean one is 1.
     answers : HumanAnswers
     """
 
@@ -143,7 +143,10 @@ def _components(features: NDArray[np.float32]) -> NDArray[np.float32]:
     middle = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
     _, spread, axes = np.linalg.svd(middle, full_matrices=False)
     kept = min(COMPONENTS, len(spread))
-    scores = middle @ axes[:kept].T / np.maximum(spread[:kept] / np.sqrt(max(len(middle), 1)), 1e-6)
+    size = np.maximum(spread[:kept], 1e-6 * max(float(spread[0]), 1e-6))
+    # neither all alike (the least is noise) nor as they are (few would count)
+    wanted = np.sqrt(size) / np.sqrt(size.mean())
+    scores = middle @ axes[:kept].T / size * np.sqrt(len(middle)) * wanted
     wide = np.zeros((len(middle), COMPONENTS), np.float32)
     wide[:, :kept] = scores
     return wide

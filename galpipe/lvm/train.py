@@ -17,6 +17,7 @@ from galpipe.lvm.evaluate import evaluate
 from galpipe.lvm.finetune import FIRST, SECOND, finetune, settle
 from galpipe.lvm.frozen import CALIBRATION_SEED_OFFSET, HELD_SEED_OFFSET, fit_frozen
 from galpipe.lvm.loop import LoopSettings, Progress
+from galpipe.lvm.metric import set_metric
 from galpipe.lvm.mocksky import mock_packs, read_packs, training_specs
 from galpipe.lvm.model import GalaxyModel, device_of, new_model
 from galpipe.lvm.pack import Pack, concatenate, read_pack
@@ -61,13 +62,13 @@ class TrainSettings:
     """
 
     name: str = "mini"
-    version: str = "3"
+    version: str = "4"
     seed: int = 1
     sky_seed: int = 1001
     sky: str = "survey"
-    bricks: int = 14
+    bricks: int = 20
     held_bricks: int = 2
-    calibration_bricks: int = 2
+    calibration_bricks: int = 6
     pretrain_steps: int = 300
     finetune_steps: int = 2400
     polish_steps: int = 1700
@@ -159,6 +160,7 @@ def train_model(settings: TrainSettings, places: Places, progress: Progress | No
     history: dict[str, list[dict[str, float]]] = {}
     began = _begin(model, (settings, places.start), (pack, real), work, history, progress)
     student = Student(model, settings.seed)
+    metric: dict[str, float] = {}
     if real is None:
         history["polish"] = finetune(model, pack, settings.polishing(), work, SECOND, progress)
     else:
@@ -166,6 +168,7 @@ def train_model(settings: TrainSettings, places: Places, progress: Progress | No
         history["distill"] = distill(student, (real, lesson), settings.distilling(), work, progress)
         mixed = (pack, (real, lesson), settings.joint_batch)
         history["polish"] = joint(student, mixed, settings.polishing(), work, SECOND, progress)
+        metric = set_metric(model, real, progress)
     history["settle"] = settle(model, pack, settings.settling(), work, progress)
     facts: dict[str, Any] = {
         "seconds": sum(part[-1]["seconds"] for part in history.values() if part),
@@ -174,6 +177,7 @@ def train_model(settings: TrainSettings, places: Places, progress: Progress | No
         "real_sets": real.sets if real else {},
         "real_stamps": len(real.pack) if real else 0,
         **{f"{name}_bricks": [path.name for path in paths] for name, paths in bricks.items()},
+        "metric": metric,
         "history": history,
         "code": code_version(),
         "sky_version": SKY_VERSION,

@@ -32,6 +32,9 @@ __all__ = [
 ]
 
 
+METRIC = "encoder.metric"
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A model and its card.
@@ -143,7 +146,8 @@ def load_model(folder: Path | None = None) -> LoadedModel:
     if here != card["heads"]:
         raise ConfigurationError(f"heads {here}", f"{card['heads']}", file=str(place))
     try:
-        stored = load_file(path)
+        # weights from before embeddings had a metric are measured in their own axes
+        stored = {METRIC: model.encoder.metric} | load_file(path)
         model.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in stored.items()})
     except (SafetensorError, RuntimeError) as error:
         raise BadData("weights that fit the card's settings", str(error)[:300], file=str(path)) from error

@@ -16,11 +16,12 @@ from flows.cli.evaluate import evaluate
 from galpipe.errors import BadData, ConfigurationError
 from galpipe.evaluate.fewshot import ALL, FewShot, draw, few_shot, seen_by
 from galpipe.evaluate.linear import class_scores, conformal_half_widths, learn_number, number_scores
-from galpipe.evaluate.methods import Imagenet, Scratch, Task, imagenet_network, turn_quarters
+from galpipe.evaluate.methods import Imagenet, Scratch, Task, imagenet_network
 from galpipe.evaluate.scores import METRICS, auc, macro_auc, over_seeds, r2
 from galpipe.evaluate.supervised import Recipe
 from galpipe.labels.labelset import LabelSet, open_labels
 from galpipe.labels.target import TargetSpec
+from galpipe.lvm.inputs import turn_quarters
 from galpipe.lvm.model import device_of, new_model
 from galpipe.lvm.predict import Predictor
 from galpipe.lvm.weights import save_model
@@ -123,7 +124,7 @@ class TestLinear:
         x = rng.normal(3, 2, (900, 6))
         y = x @ [1, -2, 0.5, 0, 0, 0] + 0.7 * rng.standard_t(4, 900)
         learned = learn_number(x[:200], y[:200])
-        assert learned.predict(x) == pytest.approx(number_scores(x[:200], y[:200], x))
+        assert learned.predict(x) == pytest.approx(number_scores(x[:200], y[:200], x, scaled=False))
         for half, level in zip(learned.half_widths, (0.68, 0.95), strict=True):
             assert np.mean(np.abs(learned.predict(x[200:]) - y[200:]) <= half) == pytest.approx(level, abs=0.06)
 
