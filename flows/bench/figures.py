@@ -66,7 +66,9 @@ class Bench:
 
 
 BENCHES = {
-    "heads": Bench("flows.bench.heads", "time of the model with all its heads over that of its encoder alone"),
+    "heads": Bench(
+        "flows.bench.heads", "time of the model with all its heads over that of its encoder alone; of a pass per task over one for all"
+    ),
     "cut": Bench("flows.bench.cut", "time to cut stamps by reading a section for each over that by reading whole bands once"),
     "books": Bench("flows.bench.books", "sources lost or doubled over nine mock bricks across RA 0 and north and south, with hard cases"),
     "planning": Bench("flows.bench.planning", "time and memory to plan a rerun of a release of 366,898 bricks against a full ledger"),

@@ -1,4 +1,4 @@
-"""One encoder pass feeds every head: how much the heads add."""
+"""One encoder pass feeds every head: how much the heads add, and what one pass per task would take."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 
 from flows.bench.figures import Figure, Size, in_turns
 from galpipe.lvm.encoder import ModelSettings
+from galpipe.lvm.frozen import only_heads
 from galpipe.lvm.inputs import CONDITIONS, MODEL_BANDS, PADDED_SIZE, SHARPENING, Inputs
 from galpipe.lvm.model import device_of, new_model
 
@@ -29,11 +30,23 @@ def run(size: Size) -> list[Figure]:
             model.encoder(batch)
         _wait(device)
 
+    # what separate networks of this size would do: every task encodes the stamps again
+    alone = [only_heads(model, (name,)).to(device) for name in model.names]
+
+    def apart() -> None:
+        for one in alone:
+            for batch in batches:
+                one(batch)
+        _wait(device)
+
     with torch.inference_mode():
-        seconds = in_turns({"whole": whole, "encoder": encoder}, size.repeats)
+        seconds = in_turns({"whole": whole, "encoder": encoder, "apart": apart}, size.repeats)
     stamps = BATCH * len(batches)
     return [
         Figure("heads_over_encoder", seconds["whole"] / seconds["encoder"], "ratio", "whole model over encoder and decoder alone"),
+        Figure(
+            "apart_over_whole", seconds["apart"] / seconds["whole"], "ratio", f"a pass per task, {len(alone)} of them, over one for all"
+        ),
         Figure("whole_rate", stamps / seconds["whole"], "stamps/s", f"whole model, on {device}, {torch.get_num_threads()} threads"),
         Figure("encoder_rate", stamps / seconds["encoder"], "stamps/s", "encoder and decoder alone"),
     ]

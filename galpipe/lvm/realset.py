@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,7 +54,7 @@ class RealSet:
     sets: dict[str, dict[str, int]]
 
 
-def real_set(folder: Path, without: tuple[str, ...] = ()) -> RealSet | None:
+def real_set(folder: Path, without: tuple[str, ...] = (), unseen: tuple[str, ...] = ()) -> RealSet | None:
     """Read ``<folder>/stamps/*.fits`` and ``<folder>/labels/*.parquet``.
 
     Labels are read of the sets in `galpipe.labels.answers.TRAINING`, and of their galaxies only those that no measuring set shows.
@@ -63,6 +64,8 @@ def real_set(folder: Path, without: tuple[str, ...] = ()) -> RealSet | None:
     folder : Path
     without : tuple of str
         Sets that measure as well, for figures on these very sets: their labels are not read, nor those of their galaxies elsewhere.
+    unseen : tuple of str
+        Sets whose pixels are left out as well: for figures on galaxies that the encoder has never seen.
 
     Returns
     -------
@@ -74,10 +77,15 @@ def real_set(folder: Path, without: tuple[str, ...] = ()) -> RealSet | None:
     votes: list[MappedVotes] = []
     voted: list[NDArray[np.int64]] = []
     labels = [open_labels(path) for path in sorted((folder / "labels").glob("*.parquet"))]
-    allowed = _allowed(labels, without)
-    for found, free in zip(labels, allowed, strict=True):
-        name = found.kind.name if found.kind is not None else found.path.stem
-        part = _of_labels(found, name, free)
+    groups = group_rows(labels).numbers if labels else ()
+    names = [found.kind.name if found.kind is not None else found.path.stem for found in labels]
+    measured, hidden = _shown_by(names, groups, (*MEASURED, *without)), _shown_by(names, groups, unseen)
+    for found, name, numbers in zip(labels, names, groups, strict=True):
+        rows = np.flatnonzero(~np.isin(numbers, hidden))
+        if not len(rows):
+            continue
+        free = ~np.isin(numbers, measured) if name in TRAINING and name not in without else np.zeros(len(numbers), bool)
+        part = _of_labels(found, name, free, rows)
         told = part[2].weights.sum(axis=1) > 0
         if told.any():
             voted.append(sum(len(item[0]) for item in parts) + np.flatnonzero(told))
@@ -96,19 +104,10 @@ _Part = tuple[Pack, NDArray[np.uint8], HumanAnswers, NDArray[np.int64]]
 """Stamps, pictures, answers, and their rows in the set."""
 
 
-def _allowed(labels: list[LabelSet], without: tuple[str, ...]) -> list[NDArray[np.bool_]]:
-    """Per set the rows whose labels may train: of a training set, and no measuring set has the galaxy; those left out measure too."""
-    names = [found.kind.name if found.kind is not None else "" for found in labels]
-    if not labels:
-        return []
-    groups = group_rows(labels)
-    measuring = (*MEASURED, *without)
-    measured = [numbers for numbers, name in zip(groups.numbers, names, strict=True) if name in measuring]
-    taken = np.unique(np.concatenate(measured)) if measured else np.zeros(0, np.int64)
-    return [
-        ~np.isin(numbers, taken) if name in TRAINING and name not in without else np.zeros(len(numbers), bool)
-        for numbers, name in zip(groups.numbers, names, strict=True)
-    ]
+def _shown_by(names: list[str], groups: Sequence[NDArray[np.int64]], sets: tuple[str, ...]) -> NDArray[np.int64]:
+    """The galaxies (numbers of `group_rows`) that some sets show."""
+    shown = [numbers for name, numbers in zip(names, groups, strict=True) if name in sets]
+    return np.unique(np.concatenate(shown)) if shown else np.zeros(0, np.int64)
 
 
 def _bare(pack: Pack) -> Pack:
@@ -121,9 +120,9 @@ def _of_stamps(stamps: StampSet) -> _Part:
     return _bare(pack_stamps(stamps)), drawn, nothing(len(stamps)), np.arange(len(stamps))
 
 
-def _of_labels(found: LabelSet, name: str, free: NDArray[np.bool_]) -> _Part:
+def _of_labels(found: LabelSet, name: str, free: NDArray[np.bool_], wanted: NDArray[np.int64]) -> _Part:
     packs, drawn, rows = [], [], []
-    for batch in found.batches():
+    for batch in found.batches(rows=wanted):
         if batch.stamps is not None:
             packs.append(_bare(pack_stamps(batch.stamps)))
             rows.append(batch.rows)

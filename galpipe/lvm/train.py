@@ -56,6 +56,8 @@ class TrainSettings:
         Largest learning rates: pre-training, heads and distillation; the last loop; the teacher.
     without : str
         Label sets, joined by commas, whose labels must not train: for figures on these very sets.
+    unseen : str
+        The same for sets whose pixels must not train either.
     threads : int
         Torch threads; part of what makes a run repeatable bit by bit.
     model : ModelSettings
@@ -82,6 +84,7 @@ class TrainSettings:
     polish_rate: float = 8e-4
     teacher_rate: float = 4e-4
     without: str = ""
+    unseen: str = ""
     threads: int = 2
     model: ModelSettings = field(default_factory=ModelSettings)
 
@@ -203,14 +206,19 @@ def _real(settings: TrainSettings, folder: Path | None, work: Path) -> RealSet |
     """Real galaxies, read once."""
     if folder is None:
         return None
-    without = tuple(name for name in settings.without.split(",") if name)
-    place = work / ("-without-".join(("real", *without)))
+    place = work / _named("real", settings)
     if not place.exists():
-        found = real_set(folder, without)
+        found = real_set(folder, *(tuple(name for name in told.split(",") if name) for told in (settings.without, settings.unseen)))
         if found is None:
             return None
         write_real(place, found)
     return read_real(place)
+
+
+def _named(kind: str, settings: TrainSettings) -> str:
+    """Name of what was made of real galaxies with some sets left out."""
+    told = {"without": settings.without, "unseen": settings.unseen}
+    return "-".join((kind, *(f"{word}-{name}" for word, names in told.items() for name in names.split(",") if name)))
 
 
 def _begin(
@@ -243,7 +251,7 @@ def _lesson(
     settings: TrainSettings, real: RealSet, work: Path, history: dict[str, list[dict[str, float]]], progress: Progress | None
 ) -> Lesson:
     """What the teacher says, asked once."""
-    name = "-without-".join(("lesson", *(name for name in settings.without.split(",") if name)))
+    name = _named("lesson", settings)
     place = work / name
     teacher, history["teacher"] = train_teacher(real.pictures, real.answers, settings.teaching(), work / f"{name}-teacher", progress)
     with first_rank_first():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from galpipe.lvm.realset import real_set
 
@@ -29,3 +30,13 @@ def test_pixels_of_all_and_labels_of_those_that_may_train(shared_data: Path, tmp
 def test_a_set_can_be_kept_from_teaching(shared_data: Path, tmp_path: Path) -> None:
     found = real_set(linked(shared_data, tmp_path, "sdss_gz2_votes"), without=("sdss_gz2_votes",))
     assert found is not None and len(found.pack) == 14 + 501 and not found.answers.weights.any()
+
+
+def test_a_set_can_be_kept_from_sight_with_its_galaxies_elsewhere(shared_data: Path, tmp_path: Path) -> None:
+    folder = linked(shared_data, tmp_path, "legacy_galaxy10", "sdss_gz2_votes")
+    table = pq.read_table(shared_data / "labels" / "sdss_gz2_votes.parquet").slice(0, 40)
+    # the same pictures under another name: a galaxy is known by what it looks like
+    pq.write_table(table.select(["id", "image"]), folder / "labels" / "again.parquet")
+    found = real_set(folder, unseen=("sdss_gz2_votes",))
+    assert found is not None and len(found.pack) == 14 + 52 and set(found.sets) == {"stamps", "legacy_galaxy10"}
+    assert not found.answers.weights.any()
