@@ -96,7 +96,7 @@ class Restoration(Head):
         added, log_sigma = functional.pixel_shuffle(self.last(hidden).float(), 2).chunk(2, dim=1)
         choice = self.choice(hidden).float()
         with full_precision(choice):
-            restored = self.mixed(choice, added, features.inputs)
+            restored = self.bank.balanced(self.mixed(choice, added, features.inputs), features.inputs)
         return {"restored": restored, "log_sigma": (log_sigma - 1.0).clamp(-6.0, 3.0)}
 
     def mixed(self, choice: Tensor, added: Tensor, inputs: Inputs) -> Tensor:

@@ -31,6 +31,16 @@ over its surroundings, where the smooth candidates are chosen, and a galaxy woul
 
 CANDIDATES = len(SHARP) + len(SMOOTH)
 
+RETURN = 2.0
+"""Sigma (px) of the Gaussian over which `FilterBank.balanced` compares fluxes: within the core of a galaxy, many pixels of noise."""
+
+LIT = (1.0, 2.0)
+"""Softenings of smoothed flux between which that comparison comes to count: noise alone does not reach them."""
+
+TRUSTED = 0.08
+"""Share of the smoothed flux up to which a difference is the restoration's bias; twice that and more is what it took away on purpose: the
+halo of a star, a trail."""
+
 CELLS = (4, 16)
 """Sides in pixels of the cells whose means fill gaps: the small ones where they hold data, else the large ones."""
 
@@ -58,6 +68,31 @@ class FilterBank(nn.Module):
         faint = torch.fft.rfft2(found[-1])
         found += [torch.fft.irfft2(faint * self._smooth(sigma), s=pixels.shape[-2:]) for sigma in SMOOTH]
         return torch.stack(found, dim=1)
+
+    def balanced(self, restored: Tensor, inputs: Inputs) -> Tensor:
+        """Restored pixels with the flux that they lost: medians in asinh units are less than mean fluxes wherever noise matters.
+
+        The restored image, blurred back to the input's PSF, is compared with the input over `RETURN`; where there is a source (`LIT`) and
+        little lacks (`TRUSTED`), pixels are multiplied by what would make it whole: one step of Richardson and Lucy's on a smooth scale.
+
+        Parameters
+        ----------
+        restored : Tensor
+            Shape (N, 3, P, P), asinh units.
+        inputs : Inputs
+        """
+        shape, smooth = restored.shape[-2:], self._smooth(RETURN)
+        with torch.no_grad():
+            # no gradient: a bright pixel would answer for its neighbours' errors
+            flux = torch.sinh(restored.clamp(-BRIGHTEST, BRIGHTEST))
+            whole = torch.fft.rfft2(flux)
+            again = torch.fft.irfft2(whole * torch.exp(-0.5 * self.squared * ratio_sigma(inputs)[:, :, None, None] ** 2), s=shape)
+            lost = inputs.valid.float() * (torch.sinh(inputs.pixels.float().clamp(-BRIGHTEST, BRIGHTEST)) - again)
+            around = torch.fft.irfft2(whole * smooth, s=shape).clamp(min=1e-3)
+            share = torch.fft.irfft2(torch.fft.rfft2(lost) * smooth, s=shape) / around
+            trust = ((around - LIT[0]) / (LIT[1] - LIT[0])).clamp(0, 1) * (2 - share.abs() / TRUSTED).clamp(0, 1)
+            added = asinh(flux * (1 + trust * share)) - asinh(flux)
+        return restored + added
 
     def _smooth(self, sigma: float) -> Tensor:
         return torch.exp(-0.5 * self.squared * sigma**2)

@@ -12,6 +12,8 @@ import torch
 from galpipe.errors import BadData, ConfigurationError
 from galpipe.heads.base import Frozen
 from galpipe.lvm.calibrate import calibrate
+from galpipe.lvm.calibrationsky import CALIBRATION_SEED_OFFSET as CALIBRATION_SEED_OFFSET
+from galpipe.lvm.calibrationsky import calibration_specs_of
 from galpipe.lvm.card import card_text
 from galpipe.lvm.encoder import Features
 from galpipe.lvm.evaluate import evaluate
@@ -22,9 +24,6 @@ from galpipe.lvm.pack import Pack, concatenate, read_pack
 from galpipe.lvm.predict import Predictor
 from galpipe.lvm.weights import LoadedModel, load_model, save_model
 from galpipe.stamps.stampset import StampSet
-
-CALIBRATION_SEED_OFFSET = 4000
-"""Calibration bricks have seeds this far from the training bricks', as held-out ones have `HELD_SEED_OFFSET`."""
 
 HELD_SEED_OFFSET = 8000
 """Held-out bricks have seeds this far from the training bricks', and so other places and skies."""
@@ -128,12 +127,13 @@ def _own_packs(loaded: LoadedModel, source: Path, work: Path, progress: Progress
         raise ConfigurationError("a card that says what the model was trained on", f"none of {error}", file=str(source)) from error
     sky = str(told.get("sky", "plain"))
     place = work / sky / "packs"
+    count, names = int(told.get("calibration_bricks", CALIBRATION_BRICKS)), loaded.card["training"].get("calibration_bricks", ())
     wanted = {
-        "train": (bricks, sky_seed),
-        "calibration": (int(told.get("calibration_bricks", CALIBRATION_BRICKS)), sky_seed + CALIBRATION_SEED_OFFSET),
-        "held": (held_bricks, sky_seed + HELD_SEED_OFFSET),
+        "train": training_specs(bricks, sky_seed, sky),
+        "calibration": calibration_specs_of(names, count, sky_seed, sky),
+        "held": training_specs(held_bricks, sky_seed + HELD_SEED_OFFSET, sky),
     }
-    return {name: mock_packs(training_specs(*item, sky), place / name, progress) for name, item in wanted.items()}, seed
+    return {name: mock_packs(specs, place / name, progress) for name, specs in wanted.items()}, seed
 
 
 def _read(paths: list[Path], most: int) -> list[Pack]:

@@ -9,8 +9,10 @@ import pytest
 
 from galpipe.errors import BadData, ConfigurationError
 from galpipe.evaluate.benchmark import BENCHMARK, LABEL_FILE, SMALL, benchmark_packs, check_brick, claim_folder, pack_rows
+from galpipe.lvm.calibrationsky import CALIBRATION_SEED_OFFSET, FIRST_SEED_OFFSET, MOST_BRICKS, calibration_specs
+from galpipe.lvm.frozen import HELD_SEED_OFFSET
 from galpipe.lvm.pack import read_pack
-from galpipe.lvm.train import CALIBRATION_SEED_OFFSET, HELD_SEED_OFFSET, TrainSettings
+from galpipe.lvm.train import TrainSettings
 
 
 def test_the_drawn_bricks_are_the_pinned_ones_and_are_kept(small_benchmark: Path) -> None:
@@ -56,11 +58,14 @@ def test_the_benchmark_shares_no_seed_and_no_place_with_a_training() -> None:
     settings = TrainSettings()
     trained = range(settings.sky_seed, settings.sky_seed + HELD_SEED_OFFSET // 4)
     held = range(settings.sky_seed + HELD_SEED_OFFSET, settings.sky_seed + HELD_SEED_OFFSET + 1000)
-    first = settings.sky_seed + CALIBRATION_SEED_OFFSET
-    calibrated = range(first, first + settings.calibration_bricks)
+    first, old = settings.sky_seed + CALIBRATION_SEED_OFFSET, settings.sky_seed + FIRST_SEED_OFFSET
+    # those of old weights were two
+    calibrated = {*range(first, first + MOST_BRICKS), old, old + 1}
     bricks = [*BENCHMARK.bricks, *BENCHMARK.training, *SMALL.bricks]
     assert not {brick.spec.seed for brick in bricks} & {*trained, *held, *calibrated}
     assert len({brick.spec.seed for brick in bricks}) == len({brick.spec.brick_list()[0].name for brick in bricks}) == len(bricks)
+    places = {spec.brick_list()[0].name for spec in calibration_specs(12, first)}
+    assert not {brick.spec.brick_list()[0].name for brick in bricks} & places and len(places) == 12
     assert {brick.spec.region for brick in BENCHMARK.bricks} == {brick.spec.region for brick in BENCHMARK.training} == {"north", "south"}
     assert {brick.spec.sky for brick in bricks} == {"survey"}
 

@@ -43,6 +43,24 @@ def test_filters_keep_flux_and_undo_the_blur() -> None:
     assert kept[0, 0, 1].numpy() == pytest.approx(gaussian(4.0).numpy(), abs=1e-3)
 
 
+def test_lost_flux_comes_back_and_what_was_taken_away_on_purpose_does_not() -> None:
+    sigma = float(ratio_sigma(inputs_of(gaussian(6.0)))[0, 0])
+    clean = gaussian(6.0)
+    blurred = gaussian(float(np.hypot(6.0, sigma)))
+    trail = torch.zeros(160, 160)
+    trail[:, 20:23] = 30.0
+    noise = 0.6 * torch.from_numpy(np.random.default_rng(4).standard_normal((160, 160)).astype(np.float32))
+    given = inputs_of(blurred + trail + noise)
+    lessened = torch.asinh(0.95 * clean).expand(1, 3, 160, 160).contiguous()
+    found = torch.sinh(FilterBank().balanced(lessened, given))[0, 1]
+    disk = torch.hypot(*torch.meshgrid(torch.arange(160.0) - 80, torch.arange(160.0) - 80, indexing="ij")) <= 8
+    assert float(found[disk].sum() / clean[disk].sum()) == pytest.approx(1, abs=0.01)
+    assert torch.equal(found[:, 20:23], torch.sinh(lessened)[0, 1, :, 20:23])
+    # a gap says nothing about flux
+    nothing = dataclasses.replace(given, valid=torch.zeros_like(given.valid))
+    assert torch.equal(FilterBank().balanced(lessened, nothing), lessened)
+
+
 def test_smooth_candidates_do_not_spread_the_core() -> None:
     """Where a profile falls like an exponential, its logarithm is straight: smoothing leaves it."""
     grid = torch.arange(160) - 80
