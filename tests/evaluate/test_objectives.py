@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
+from flows.cli.evaluate import evaluate
 from galpipe.errors import ConfigurationError
 from galpipe.evaluate import objectives
 from galpipe.evaluate.arms import ARMS, ASKED, Material, Rates
@@ -113,11 +115,16 @@ def test_a_second_call_runs_nothing_and_a_killed_one_goes_on(given: Folders, tmp
     assert sorted(path.name for path in places.work.iterdir()) == ["none.json"]
     ran: list[str] = []
     real_run = objectives.run_arm
-    monkeypatch.setattr(objectives, "run_arm", lambda name, *rest: ran.append(name) or real_run(name, *rest))
+
+    def watched(name: str, *rest: Any) -> dict[str, Any]:
+        ran.append(name)
+        return real_run(name, *rest)
+
+    monkeypatch.setattr(objectives, "run_arm", watched)
     found = compare_objectives(wanted, places)
     assert ran == ["reconstruction"]
     assert compare_objectives(wanted, replace(places, labels=tmp_path / "gone")) == found and len(ran) == 1
-    with pytest.raises(ConfigurationError, match=r"'seed': 2.*none\.json"):
+    with pytest.raises(ConfigurationError, match=r"none\.json.*'seed': 2"):
         compare_objectives(replace(wanted, seed=2), places)
 
 
@@ -163,14 +170,19 @@ def compared() -> dict[str, Any]:
     return {"settings": {"seconds": 20.0, "threads": 1, "seed": 1}, "probes": [probe], "costs": costs, "arms": arms}
 
 
-def test_the_card_shows_the_comparison_and_the_weights_stay(tmp_path: Path) -> None:
+def toy_folder(folder: Path) -> Path:
+    """A model with the card of a training."""
     training: dict[str, Any] = {"stamps": 12, "train_bricks": ["a"], "calibration_bricks": [], "held_bricks": ["a"], "seconds": 60.0}
     training |= {"began": "", "code": "1", "sky_version": 1, "processor": "AVX2", "real_stamps": 0, "real_sets": {}}
     settings = TrainSettings(model=TINY)
-    training["settings"] = json.loads(json.dumps(objectives.asdict(settings)))
+    training["settings"] = json.loads(json.dumps(asdict(settings)))
     card = {"name": "toy", "version": "1", "training": training, "scores": {}}
-    folder = tmp_path / "model"
     save_model(folder, new_model(TINY, 1), card, card_text(card, TINY))
+    return folder
+
+
+def test_the_card_shows_the_comparison_and_the_weights_stay(tmp_path: Path) -> None:
+    folder = toy_folder(tmp_path / "model")
     before, weights = model_hash(folder), (folder / "model.safetensors").read_bytes()
     with_objectives(folder, compared())
     with_objectives(folder, compared())
@@ -183,6 +195,25 @@ def test_the_card_shows_the_comparison_and_the_weights_stay(tmp_path: Path) -> N
     with pytest.raises(ConfigurationError, match="card of a model trained with heads"):
         with_objectives(tmp_path / "bare", compared())
     assert "objectives" not in read_card(tmp_path / "bare")
+
+
+def test_the_command_draws_and_writes_what_is_finished(tmp_path: Path) -> None:
+    folder, work = toy_folder(tmp_path / "model"), tmp_path / "work"
+    work.mkdir()
+    told = compared()
+    wanted = Comparison(seconds=20.0, arms=tuple(told["arms"]))
+    for name, arm in told["arms"].items():
+        (work / f"{name}.json").write_text(json.dumps(arm | {"probes": told["probes"], "bound": wanted.bound()}))
+    asked = ["--training", str(tmp_path), "--labels", str(tmp_path), "--work", str(work), "--seconds", "20", "--arms", "none,truth"]
+    written = ["--plot", str(tmp_path / "curves.png"), "--table", str(tmp_path / "table.md"), "--into", str(folder)]
+    result = CliRunner().invoke(evaluate, ["objectives", *asked, *written, "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["arms"] == told["arms"] and found["costs"] == {"tuning": None, "asking": None}
+    assert "| truth | mock | 20 | 20 | 0.810 ± 0.010 |" in (tmp_path / "table.md").read_text()
+    assert "## How the objectives compare" in (folder / "MODEL_CARD.md").read_text() and (tmp_path / "curves.png").stat().st_size > 1000
+    refused = CliRunner().invoke(evaluate, ["objectives", *asked[:-1], "none,magic", "--json"])
+    assert refused.exit_code == 2 and "'magic'" in refused.stdout
 
 
 def test_curves_are_drawn(tmp_path: Path) -> None:
