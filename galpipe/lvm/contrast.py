@@ -22,7 +22,10 @@ EXPANDED = 256
 """Length of the vectors in which views are compared."""
 
 ALIKE, SPREAD, APART = 25.0, 25.0, 1.0
-"""Weights of invariance, variance and covariance (Bardes et al. 2022); variance is averaged over the two views, as in the code that its authors published."""
+"""Weights of invariance, variance and covariance (Bardes et al. 2022).
+
+The variance term is averaged over the two views, as in the code that its authors published.
+"""
 
 LEAST_SPREAD = 1.0
 """Standard deviation that each number must keep over the batch."""
