@@ -46,7 +46,7 @@ class Rates:
     real_batch : int
         Real galaxies in a step of contrast or distillation.
     joint_batch : int
-        Real galaxies beside the mock stamps.
+        Real stamps beside the mock ones: half as many galaxies, each again turned by quarters.
     rate : float
     """
 
@@ -214,10 +214,10 @@ def _imagenet(material: Material) -> Arm:
 
 
 def _joint(material: Material) -> Arm:
-    """As the last loop of a training (`galpipe.lvm.distill.joint`)."""
+    """As the joint loop of a training (`galpipe.lvm.distill.joint`)."""
     learner, loop, share = _student(material, heads=True), material.loop(material.rates.batch), material.rates.joint_batch
     mock = multi_task(learner.model, material.mock, loop, SECOND)
-    batches = real_batches(material.real, material.lesson, share, material.seed)
+    batches = real_batches(material.real, material.lesson, share, material.seed, pairs=True)
     voters = "morphology" in learner.model.settings.heads
     if voters:
         for mapped in material.real.votes:
@@ -227,7 +227,7 @@ def _joint(material: Material) -> Arm:
         return mock.batch(step), batches.batch(step)
 
     def loss(content: tuple[Labelled, Taught]) -> dict[str, Tensor]:
-        return mock.loss(content[0]) | taught_loss(learner, content[1], voters)
+        return mock.loss(content[0]) | taught_loss(learner, content[1], voters, pairs=True)
 
     return Arm(learner.model, learner, Task("joint", batch, loss), loop.batch + share, "distillation and mock truth in every step")
 
