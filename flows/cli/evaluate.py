@@ -10,6 +10,7 @@ import click
 
 from flows.cli.common import emit, json_option, root_option, say, verb
 from flows.cli.detection import detection
+from flows.cli.objectives import objectives
 from flows.cli.parameters import parameters
 from flows.cli.realism import realism
 from flows.cli.restoration import restoration
@@ -30,6 +31,7 @@ evaluate.add_command(realism)
 evaluate.add_command(unusual)
 evaluate.add_command(restoration)
 evaluate.add_command(detection)
+evaluate.add_command(objectives)
 
 
 @evaluate.command("jpeg")

@@ -65,15 +65,16 @@ class FewShot:
 
 
 @dataclass(frozen=True)
-class _Side:
+class Side:
     """One side of the comparison: a set, its rows with an answer, and the answers."""
 
     labels: LabelSet
     rows: NDArray[np.int64]
     answers: NDArray[np.generic]
 
-    def among(self, kept: NDArray[np.bool_]) -> _Side:
-        return _Side(self.labels, self.rows[kept], self.answers[kept])
+    def among(self, kept: NDArray[np.bool_]) -> Side:
+        """Some of its rows."""
+        return Side(self.labels, self.rows[kept], self.answers[kept])
 
 
 def few_shot(
@@ -104,7 +105,7 @@ def few_shot(
     BadData
         If either side has no row, or the test rows are all of one class.
     """
-    learn, asked, facts = _sides(train, test, wanted.target)
+    learn, asked, facts = sides(train, test, wanted.target)
     names, metrics = facts["classes"], ("auc",) if facts["classes"] else ("r2", "rmse")
     load = cache(predictor)
     results: list[dict[str, Any]] = []
@@ -123,9 +124,10 @@ def seen_by(card: dict[str, Any], labels: LabelSet) -> dict[str, bool]:
     return {"saw_pixels": bool(own), "saw_labels": any(counts["answered"] for counts in own)}
 
 
-def _sides(train: LabelSet, test: LabelSet | None, spec: TargetSpec) -> tuple[_Side, _Side, dict[str, Any]]:
+def sides(train: LabelSet, test: LabelSet | None, spec: TargetSpec) -> tuple[Side, Side, dict[str, Any]]:
+    """What is learned from, what is scored on, and the facts of both; parameters and errors as `few_shot`."""
     target = train.target(spec)
-    learn = _Side(train, target.rows, target.values)
+    learn = Side(train, target.rows, target.values)
     groups = group_rows([train] if test is None else [train, test])
     left_out = {f"training: {reason}": count for reason, count in target.left_out.items()}
     if test is None:
@@ -133,7 +135,7 @@ def _sides(train: LabelSet, test: LabelSet | None, spec: TargetSpec) -> tuple[_S
         learn, asked = learn.among(~held), learn.among(held)
     else:
         answers: Target = test.target(spec, target.names)
-        asked = _Side(test, answers.rows, answers.values)
+        asked = Side(test, answers.rows, answers.values)
         left_out |= {f"test: {reason}": count for reason, count in answers.left_out.items()}
         twice = np.isin(groups.numbers[0][learn.rows], groups.numbers[1][asked.rows])
         left_out["training: also in the test set"] = int(twice.sum())
@@ -152,9 +154,9 @@ def _sides(train: LabelSet, test: LabelSet | None, spec: TargetSpec) -> tuple[_S
 
 
 def _of_method(
-    name: str, way: Method, sides: tuple[_Side, _Side], plan: tuple[FewShot, Task, tuple[str, ...]], progress: Progress | None
+    name: str, way: Method, both: tuple[Side, Side], plan: tuple[FewShot, Task, tuple[str, ...]], progress: Progress | None
 ) -> list[dict[str, Any]]:
-    (learn, asked), (wanted, task, metrics) = sides, plan
+    (learn, asked), (wanted, task, metrics) = both, plan
     loaded = []
     for side in (learn, asked):
         found, examples = way.load(side.labels, side.rows)

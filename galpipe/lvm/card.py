@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
+from galpipe.commit import replace_folder
+from galpipe.errors import ConfigurationError
 from galpipe.lvm.encoder import ModelSettings
+from galpipe.lvm.folder import CARD_FILE, TEXT_FILE, read_card
 
 LIMITS = """\
 - Parameters, detection, restoration and redshift were learned from a mock sky: their columns are tagged `mock only`; nothing of them is a
@@ -69,7 +75,73 @@ def card_text(card: dict[str, Any], settings: ModelSettings) -> str:
         ]
         for head, scores in heads.items():
             lines += [_row(head, score) for score in scores]
-    return "\n".join([*lines, "", "## Limits", "", LIMITS])
+    return "\n".join([*lines, "", *_objectives(card), "## Limits", "", LIMITS])
+
+
+def with_objectives(folder: Path, compared: dict[str, Any]) -> None:
+    """Put a comparison of objectives into a model's card and its text; the weights, and so the model's hash, stay.
+
+    Parameters
+    ----------
+    folder : Path
+    compared : dict
+        Result of `galpipe.evaluate.objectives.compare_objectives`.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no model in the folder, or its card does not say how it was trained with heads.
+    """
+    card = read_card(folder) | {"objectives": compared}
+    try:
+        text = card_text(card, ModelSettings.from_dict(card["settings"]))
+    except KeyError as error:
+        raise ConfigurationError("the card of a model trained with heads", f"one without {error}", file=str(folder / CARD_FILE)) from error
+    with replace_folder(folder) as aside:
+        shutil.copytree(folder, aside, dirs_exist_ok=True)
+        (aside / CARD_FILE).write_text(json.dumps(card, indent=1, allow_nan=False) + "\n")
+        (aside / TEXT_FILE).write_text(text)
+
+
+def objectives_table(compared: dict[str, Any]) -> list[str]:
+    """Lines of Markdown: what was compared and how, a row per objective and point of its curve, and what the teacher cost beside.
+
+    Parameters
+    ----------
+    compared : dict
+        Result of `galpipe.evaluate.objectives.compare_objectives`.
+    """
+    settings, probes = compared["settings"], compared["probes"]
+    names = [probe["name"] for probe in probes]
+    lines = [
+        f"The same encoder from the same random weights, {settings['seconds']:.0f} s of processor time for each objective"
+        f" ({settings['threads']} thread(s), seed {settings['seed']}), the learning rate falling over that time; probed frozen, one way up,"
+        " by a linear model. AUC: mean over draws of the labels and the error of that mean; these labels trained nothing.",
+        "",
+        "| objective | learns from | CPU seconds | steps | " + " | ".join(names) + " |",
+        "|---" * (4 + len(names)) + "|",
+    ]
+    for name, arm in compared["arms"].items():
+        for point in arm["curve"]:
+            found = [point["scores"][probe] for probe in names]
+            figures = " | ".join(f"{score['mean']:.3f} ± {score['error']:.3f}" for score in found)
+            lines.append(f"| {name} | {arm['what']} | {point['seconds']:.0f} | {point['steps']} | {figures} |")
+    sets = [f"{probe['name']}: `{probe['set']}`, {probe['rows']['test']} test galaxies, {probe['seeds']} draws" for probe in probes]
+    return [*lines, "", "; ".join(sets) + ".", *_teacher_cost(compared["costs"])]
+
+
+def _teacher_cost(costs: dict[str, float | None]) -> list[str]:
+    """The cost that the budgets do not count."""
+    tuning, asking = costs["tuning"], costs["asking"]
+    parts = [f"tuning it took {tuning:.0f} s by the clock (not for the untuned one)"] if tuning is not None else []
+    parts += [f"asking it about every real galaxy {asking:.0f} s of processor time"] if asking is not None else []
+    return [f"Not counted, and spent once before the objectives with a teacher: {', '.join(parts)}."] if parts else []
+
+
+def _objectives(card: dict[str, Any]) -> list[str]:
+    if "objectives" not in card:
+        return []
+    return ["## How the objectives compare", "", *objectives_table(card["objectives"]), ""]
 
 
 def _began(training: dict[str, Any]) -> list[str]:

@@ -103,7 +103,7 @@ def train(
     ConfigurationError
         If the checkpoint is of other settings.
     """
-    optimizer = torch.optim.AdamW(_groups(model, settings.decay), lr=settings.rate, betas=(0.9, 0.98))
+    optimizer = optimizer_of(model, settings)
     place = folder / f"{task.name}-{CHECKPOINT}"
     first, history = _resume(place, model, optimizer, {"settings": asdict(settings), "data": dict(task.data)})
     check_same(first, "first step")
@@ -118,7 +118,7 @@ def train(
             coming = pool.submit(task.batch, step + 1)
             # what a forward pass draws (dropped paths) is a function of the step too
             torch.manual_seed((settings.seed << 32) + (step << 8) + rank())
-            for name, value in _step(model, optimizer, loss(batch), (settings, step)).items():
+            for name, value in take_step(model, optimizer, loss(batch), (settings, step)).items():
                 sums[name] = sums.get(name, 0.0) + value
             if (step + 1) % settings.checkpoint == 0 or step + 1 == settings.steps:
                 count = step % settings.checkpoint + 1
@@ -133,7 +133,25 @@ def train(
     return history
 
 
-def _step(model: nn.Module, optimizer: torch.optim.Optimizer, terms: dict[str, Tensor], when: tuple[LoopSettings, int]) -> dict[str, float]:
+def optimizer_of(model: nn.Module, settings: LoopSettings) -> torch.optim.AdamW:
+    """The optimizer of every training here."""
+    return torch.optim.AdamW(_groups(model, settings.decay), lr=settings.rate, betas=(0.9, 0.98))
+
+
+def take_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, terms: dict[str, Tensor], when: tuple[LoopSettings, int]
+) -> dict[str, float]:
+    """One step down the sum of some loss terms, at the learning rate of a place in the schedule; the terms as numbers.
+
+    Parameters
+    ----------
+    model : nn.Module
+    optimizer : torch.optim.Optimizer
+    terms : dict
+        Loss terms by name. Where their gradient is not finite the step is left out.
+    when : tuple of LoopSettings and int
+        The schedule and the step in it.
+    """
     settings, step = when
     for group in optimizer.param_groups:
         group["lr"] = rate_at(step, settings)

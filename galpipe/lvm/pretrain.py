@@ -44,28 +44,37 @@ def hide(inputs: Inputs, seed: tuple[int, ...]) -> tuple[Inputs, Tensor]:
     return Inputs(inputs.pixels * shown, inputs.valid * shown, inputs.conditions, inputs.sharpening), inputs.valid * hidden
 
 
-def pretrain(
-    model: GalaxyModel, pack: Pack, settings: LoopSettings, folder: Path, progress: Progress | None = None
-) -> list[dict[str, float]]:
-    """Teach encoder and decoder to fill hidden squares; L1 in asinh units.
+Shown = tuple[Inputs, Inputs, Tensor]
+"""A batch: whole, with squares hidden, and where pixels are asked for."""
 
-    Returns
-    -------
-    list of dict
-        The loop's history.
-    """
+
+def masked(model: GalaxyModel, pack: Pack, settings: LoopSettings) -> Task[Shown]:
+    """Batches and loss of `pretrain`; L1 in asinh units."""
     batches = Batches(pack, settings.batch, settings.seed)
     device = next(model.parameters()).device
 
-    def batch(step: int) -> tuple[Inputs, Inputs, Tensor]:
+    def batch(step: int) -> Shown:
         whole = batches.unlabelled(step)
         return whole, *hide(whole, (settings.seed, step))
 
-    def loss(content: tuple[Inputs, Inputs, Tensor]) -> dict[str, Tensor]:
+    def loss(content: Shown) -> dict[str, Tensor]:
         whole, shown, asked = content[0].to(device), content[1].to(device), content[2].to(device)
         with torch.autocast(device.type, torch.bfloat16):
             filled = model.reconstruct(shown).float()
         error = (filled - whole.pixels).abs() * asked
         return {"reconstruction": error.sum() / asked.sum().clamp(min=1)}
 
-    return train(model, Task("pretrain", batch, loss), settings, folder, progress)
+    return Task("pretrain", batch, loss)
+
+
+def pretrain(
+    model: GalaxyModel, pack: Pack, settings: LoopSettings, folder: Path, progress: Progress | None = None
+) -> list[dict[str, float]]:
+    """Teach encoder and decoder to fill hidden squares.
+
+    Returns
+    -------
+    list of dict
+        The loop's history.
+    """
+    return train(model, masked(model, pack, settings), settings, folder, progress)
