@@ -12,7 +12,6 @@ import torch
 from galpipe.errors import BadData, ConfigurationError
 from galpipe.heads.base import Frozen
 from galpipe.lvm.calibrate import calibrate
-from galpipe.lvm.calibrationsky import CALIBRATION_SEED_OFFSET as CALIBRATION_SEED_OFFSET
 from galpipe.lvm.calibrationsky import calibration_specs_of
 from galpipe.lvm.card import card_text
 from galpipe.lvm.encoder import Features

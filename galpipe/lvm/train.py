@@ -10,12 +10,13 @@ import torch
 
 from galpipe.code_version import code_version
 from galpipe.lvm.calibrate import calibrate
+from galpipe.lvm.calibrationsky import CALIBRATION_SEED_OFFSET, calibration_specs
 from galpipe.lvm.card import card_text
 from galpipe.lvm.distill import Student, distill, joint
 from galpipe.lvm.encoder import ModelSettings
 from galpipe.lvm.evaluate import evaluate
 from galpipe.lvm.finetune import FIRST, SECOND, finetune, settle
-from galpipe.lvm.frozen import CALIBRATION_SEED_OFFSET, HELD_SEED_OFFSET, fit_frozen
+from galpipe.lvm.frozen import HELD_SEED_OFFSET, fit_frozen
 from galpipe.lvm.loop import LoopSettings, Progress
 from galpipe.lvm.metric import set_metric
 from galpipe.lvm.mocksky import mock_packs, read_packs, training_specs
@@ -191,15 +192,13 @@ def train_model(settings: TrainSettings, places: Places, progress: Progress | No
 
 def mock_bricks(settings: TrainSettings, work: Path, progress: Progress | None) -> dict[str, list[Path]]:
     """Packs to train on, to calibrate on and to score on; other seeds, so other places and skies."""
-    seeds = {
-        "train": (settings.bricks, settings.sky_seed),
-        "calibration": (settings.calibration_bricks, settings.sky_seed + CALIBRATION_SEED_OFFSET),
-        "held": (settings.held_bricks, settings.sky_seed + HELD_SEED_OFFSET),
+    first, sky = settings.sky_seed, settings.sky
+    wanted = {
+        "train": training_specs(settings.bricks, first, sky),
+        "calibration": calibration_specs(settings.calibration_bricks, first + CALIBRATION_SEED_OFFSET, sky),
+        "held": training_specs(settings.held_bricks, first + HELD_SEED_OFFSET, sky),
     }
-    return {
-        name: mock_packs(training_specs(count, seed, settings.sky), work / "packs" / name, progress)
-        for name, (count, seed) in seeds.items()
-    }
+    return {name: mock_packs(specs, work / "packs" / name, progress) for name, specs in wanted.items()}
 
 
 def _real(settings: TrainSettings, folder: Path | None, work: Path) -> RealSet | None:
