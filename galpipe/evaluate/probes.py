@@ -1,8 +1,8 @@
 """What a frozen embedding is worth on real galaxies, asked quickly and often: few labels, one linear model, one way up.
 
 Unlike `galpipe evaluate few-shot`, which averages each embedding over four ways up, each galaxy is embedded once, and of the training side
-only the galaxies that some draw uses. Draws and split are the same; without a metric of its own (`galpipe.lvm.metric`) the embedding is brought
-to unit spread, number by number, before the linear model.
+only the galaxies that some draw uses. Draws and split are the same. Without a metric of its own (`galpipe.lvm.metric`) the embedding
+is brought to unit spread, number by number, before the linear model.
 """
 
 from __future__ import annotations
