@@ -37,7 +37,7 @@ from tests.lvm.toy import TINY, toy_pack
 
 COUNT = 12
 KINDS = Question("two kinds, 8 labels", "kinds.parquet", TargetSpec("kind"), 8)
-WANTED = Comparison(seconds=0.4, seeds=2, bricks=1, model=TINY, rates=Rates(4, 4, 2, 3e-3), questions=(KINDS,))
+WANTED = Comparison(seconds=0.4, seeds=2, bricks=1, model=TINY, rates=Rates(4, 4, 4, 3e-3), questions=(KINDS,))
 
 
 @pytest.fixture(scope="module")
