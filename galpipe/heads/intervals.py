@@ -29,6 +29,11 @@ PENALTY, BRICK_PENALTY = 0.01, 3.0
 """Ridge penalties of the regressions; the second is of depth and seeing, which a handful of bricks cannot tell from what else is theirs.
 On six bricks, two of which calibrated, coverage in the others strayed by 0.045 (rms) at 1, 0.044 at 10, 0.078 with one penalty for all."""
 
+BRICK_PENALTIES = (0.1, 0.5, BRICK_PENALTY, 20.0)
+"""Those that `fit` chooses from by bricks left out in turn, where there are `LEAST_BRICKS`."""
+
+LEAST_BRICKS = 4
+
 OF_THE_BRICK = slice(5, 8)
 """Facts that are nearly the same for all stamps of a brick."""
 
@@ -60,12 +65,15 @@ class Measured:
         Of `with_sigma`.
     sets : ndarray of int64, shape (N,)
         Of `galpipe.heads.bands.band_sets`.
+    bricks : ndarray, shape (N,), optional
+        A number per brick.
     """
 
     error: Values
     sigma: Values
     facts: Values
     sets: npt.NDArray[np.int64]
+    bricks: Values | None = None
 
 
 def uncalibrated() -> Values:
@@ -121,31 +129,67 @@ def fit(measured: Measured) -> Values:
     """
     weights = uncalibrated()
     known = np.isfinite(measured.error) & (measured.sigma > 0)
+    stiff = brick_penalty(measured, known & (measured.sets == SETS - 1))
     degraded = known & (measured.sets < SETS - 1)
-    others = _numbers(measured, degraded) if degraded.sum() >= LEAST_ROWS else None
+    others = _numbers(measured, degraded, stiff) if degraded.sum() >= LEAST_ROWS else None
     for code in range(SETS):
         rows = known & (measured.sets == code)
         if rows.sum() >= LEAST_ROWS:
-            weights[:, code] = _numbers(measured, rows)
+            weights[:, code] = _numbers(measured, rows, stiff)
         elif others is not None and code < SETS - 1:
             weights[:, code] = others
     return weights
 
 
-def _numbers(measured: Measured, rows: npt.NDArray[np.bool_]) -> Values:
+def brick_penalty(measured: Measured, rows: npt.NDArray[np.bool_]) -> float:
+    """The penalty on facts of the brick with which bricks left out are held best: least squared error of their coverages.
+
+    Parameters
+    ----------
+    measured : Measured
+    rows : ndarray of bool, shape (N,)
+        Those to choose by.
+    """
+    if measured.bricks is None:
+        return BRICK_PENALTY
+    bricks = [number for number in np.unique(measured.bricks[rows]) if (rows & (measured.bricks == number)).sum() >= LEAST_ROWS]
+    if len(bricks) < LEAST_BRICKS:
+        return BRICK_PENALTY
+    away = {stiff: sum(_strayed(measured, rows, measured.bricks == number, stiff) for number in bricks) for stiff in BRICK_PENALTIES}
+    return min(away, key=lambda stiff: away[stiff])
+
+
+def _strayed(measured: Measured, rows: npt.NDArray[np.bool_], left_out: npt.NDArray[np.bool_], stiff: float) -> float:
+    """Squared error of the 68 % coverage in three parts by magnitude of what was left out."""
+    shift, half = _middle(measured, rows & ~left_out, stiff)
+    facts, unseen = measured.facts[rows & left_out], rows & left_out
+    rest = np.abs(measured.error[unseen] / measured.sigma[unseen] + facts @ shift)
+    held = rest <= np.exp(facts @ half)
+    parts = np.array_split(held[np.argsort(facts[:, 1], kind="stable")], 3)
+    return float(sum((part.mean() - 0.68) ** 2 for part in parts))
+
+
+def _middle(measured: Measured, rows: npt.NDArray[np.bool_], stiff: float) -> tuple[Values, Values]:
+    """Weights of the shift and of the log of the 68 % half-width."""
     facts = measured.facts[rows]
     ratio = -measured.error[rows] / measured.sigma[rows]
-    shift = _quantile(facts, ratio, 0.5)
-    rest = ratio - facts @ shift
-    sides = (np.abs(rest), 0.68), (-rest, 0.975), (rest, 0.975)
-    return np.stack([shift, *(_quantile(facts, np.log(np.maximum(side, SMALLEST)), level) for side, level in sides)])
+    shift = _quantile(facts, ratio, 0.5, stiff)
+    return shift, _quantile(facts, np.log(np.maximum(np.abs(ratio - facts @ shift), SMALLEST)), 0.68, stiff)
 
 
-def _quantile(facts: Values, values: Values, level: float) -> Values:
+def _numbers(measured: Measured, rows: npt.NDArray[np.bool_], stiff: float) -> Values:
+    facts = measured.facts[rows]
+    shift, half = _middle(measured, rows, stiff)
+    rest = -measured.error[rows] / measured.sigma[rows] - facts @ shift
+    arms = (_quantile(facts, np.log(np.maximum(side, SMALLEST)), 0.975, stiff) for side in (-rest, rest))
+    return np.stack([shift, half, *arms])
+
+
+def _quantile(facts: Values, values: Values, level: float, brick_stiff: float) -> Values:
     """Weights of the linear quantile, by majorization (Hunter & Lange 2000, J. Comp. Graph. Stat. 9, 60); exact over all rows."""
     weights = np.zeros(facts.shape[1])
     weights[0] = np.quantile(values, level)
-    stiff = len(values) * np.diag(penalties(PENALTY, BRICK_PENALTY))
+    stiff = len(values) * np.diag(penalties(PENALTY, brick_stiff))
     for step in range(STEPS):
         near = 1.0 / (np.abs(values - facts @ weights) + max(0.1 * 0.9**step, 1e-3))
         weighted = facts * near[:, None]

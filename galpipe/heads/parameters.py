@@ -47,7 +47,7 @@ from galpipe.heads.quantities import (
 from galpipe.heads.recalibrate import LEVELS
 from galpipe.heads.redshiftpdf import BINS, GRID_TEXT, quantiles, soft_bins
 from galpipe.lvm.encoder import APERTURES, Features, ModelSettings, full_precision
-from galpipe.lvm.inputs import CONDITIONS, MODEL_BANDS
+from galpipe.lvm.inputs import CONDITIONS, MODEL_BANDS, float_column
 
 BETA = 0.5
 """Exponent of the variance that weights the likelihood."""
@@ -201,13 +201,14 @@ class Parameters(Head):
         return result | {f"{name}_pdf": pa.FixedSizeListArray.from_arrays(flat, BINS)}
 
     def calibration(self, outputs: RawOutputs, truth: Truth, context: StampContext) -> dict[str, Values]:
-        """Errors and predicted sigmas (N, 8), facts, sets of bands, logits and redshifts, of galaxies."""
+        """Errors and predicted sigmas (N, 8), facts, sets of bands, bricks, logits and redshifts, of galaxies."""
         value, sigma, facts, sets = self._plain(outputs, context)
         true = np.stack([*(true_values(truth.table, item) for item in QUANTITIES), true_angles(truth.table)], axis=1)
         error = value - true
         error[:, -1] = signed_angle(value[:, -1], true[:, -1])
         error[is_star(truth.table)] = np.nan
         told = {"error": error, "sigma": sigma, "facts": facts, "sets": sets.astype(np.float64)}
+        told["brick"] = float_column(truth.table, "brickid", len(error))
         return told | {"logits": outputs["redshift"].astype(np.float64), "redshift": true_redshifts(truth.table)}
 
     def calibrate(self, gathered: dict[str, Values]) -> dict[str, float]:
@@ -219,7 +220,7 @@ class Parameters(Head):
                 continue
             usual = float(np.float16(np.median(sigma))) or 1.0
             own = intervals.with_sigma(facts, sigma, usual)
-            weights = intervals.fit(Measured(error, sigma, own, sets))
+            weights = intervals.fit(Measured(error, sigma, own, sets, gathered["brick"]))
             if name == ANGLE:
                 weights[intervals.SHIFT] = 0.0
             self.usual_sigma[index] = usual

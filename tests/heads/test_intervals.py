@@ -212,3 +212,35 @@ def test_nothing_known_is_no_error() -> None:
     told = head.calibrate(head.calibration(raw, dataclasses.replace(truth, table=stars), context))
     assert all(np.isfinite(list(told.values())))
     assert len(QUANTITIES) + 1 == head.interval_weights.shape[0]
+
+
+def of_bricks(driven: float, peculiar: float, seed: int) -> Measured:
+    """Six bricks of 500 stamps: scatter grows with their depth, and each brick has a factor of its own besides."""
+    rng = np.random.default_rng(seed)
+    number = np.repeat(np.arange(6), 500)
+    facts = facts_of(3000, rng)
+    depth = np.array([-1.5, 1.2, -0.6, 0.9, 0.2, -1.0])
+    facts[:, 5] = depth[number]
+    facts[:, 6:8] = rng.normal(0, 0.05, (3000, 2))
+    # factors that say nothing of depth
+    basis, pattern = np.stack([np.ones(6), depth], axis=1), np.array([1.0, 1.0, -1.0, -1.0, 1.0, -1.0])
+    own = pattern - basis @ np.linalg.lstsq(basis, pattern)[0]
+    error = 0.1 * np.exp(driven * facts[:, 5] + peculiar * own[number]) * rng.normal(size=3000)
+    sigma = np.full(3000, 0.1)
+    return Measured(error, sigma, intervals.with_sigma(facts, sigma, 0.1), np.full(3000, FULL), number.astype(float))
+
+
+def test_bricks_left_out_say_how_far_depth_is_to_be_believed() -> None:
+    every = np.ones(3000, bool)
+    real, chance = of_bricks(0.6, 0.0, 1), of_bricks(0.0, 0.5, 2)
+    assert intervals.brick_penalty(real, every) < intervals.BRICK_PENALTY
+    assert intervals.brick_penalty(chance, every) > intervals.brick_penalty(real, every)
+    weights = intervals.fit(real)
+    _, half, _, _ = intervals.apply(weights, real.sigma, real.facts, real.sets)
+    for number in range(6):
+        own = real.bricks == number
+        assert np.mean(np.abs(real.error[own]) <= half[own]) == pytest.approx(0.68, abs=0.06)
+    # two bricks, or bricks that are not told, choose nothing
+    two = dataclasses.replace(real, bricks=np.minimum(real.bricks, 1.0))
+    assert intervals.brick_penalty(two, every) == intervals.BRICK_PENALTY
+    assert intervals.brick_penalty(dataclasses.replace(real, bricks=np.full(3000, np.nan)), every) == intervals.BRICK_PENALTY
