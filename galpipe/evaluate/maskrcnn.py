@@ -1,7 +1,6 @@
 """The deep baseline of detection: ResNet50 + Mask R-CNN of torchvision, from random weights, on the benchmark's training stamps.
 
-Stamps keep their size; anchors are 4 to 64 pixels (torchvision's own begin at 32, larger than most objects here). Input: asinh units of g,
-r, z, scaled as the model's. Objects of S/N > 5 are learned, those cut by the edge included; the threshold is where F1 is best on the
+The network is `galpipe.evaluate.maskrcnn_network`'s. Input: asinh units of g, r, z, scaled as the model's. Objects of S/N > 5 are learned, those cut by the edge included; the threshold is where F1 is best on the
 training bricks' other stamps. Learned weights lie beside the benchmark's packs, which no repository holds.
 """
 
@@ -19,13 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
-from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection import MaskRCNN
 
 from galpipe.commit import replace_file
 from galpipe.config import STAMP_SIZE
 from galpipe.errors import BadData
 from galpipe.evaluate.detection import stamp_of
+from galpipe.evaluate.maskrcnn_network import network
 from galpipe.evaluate.objects import Listing, saved_listing
 from galpipe.heads.detection import CLASSES, DETECTION
 from galpipe.heads.objectlist import encode_runs
@@ -37,16 +36,6 @@ from galpipe.lvm.inputs import MARGIN
 from galpipe.lvm.loop import LoopSettings, Progress, Task, train
 from galpipe.lvm.model import device_of
 from galpipe.lvm.pack import Pack
-
-ANCHORS = ((4,), (8,), (16,), (32,), (64,))
-"""Sides of the anchors, pixels, one per scale of the pyramid."""
-
-RATIOS = ((0.5, 1.0, 2.0),) * len(ANCHORS)
-SAMPLED = 128
-"""Proposals of a stamp that the second stage learns from: a stamp holds some ten objects, torchvision's 512 are for large pictures."""
-
-MOST = 100
-"""Detections of a stamp at most."""
 
 LOWEST = 0.05
 """Score from which on detections are saved."""
@@ -73,34 +62,16 @@ class BaselineSettings:
     seed : int
     """
 
-    epochs: int = 20
+    epochs: int = 8
     batch: int = 4
-    rate: float = 2e-4
+    rate: float = 3e-4
     seed: int = 1
 
     def loop(self, stamps: int) -> LoopSettings:
-        """The training loop over so many stamps; a checkpoint every epoch."""
+        """The training loop over so many stamps; five checkpoints an epoch."""
         per_epoch = max(stamps // min(self.batch, stamps), 1)
-        return LoopSettings(self.epochs * per_epoch, self.batch, self.rate, seed=self.seed, checkpoint=per_epoch)
-
-
-def network(seed: int) -> MaskRCNN:
-    """The network with random weights that depend on the seed only."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return maskrcnn_resnet50_fpn(
-            weights=None,
-            weights_backbone=None,
-            num_classes=1 + len(CLASSES),
-            min_size=STAMP_SIZE,
-            max_size=STAMP_SIZE,
-            image_mean=[0.0] * 3,
-            image_std=[1.0] * 3,
-            rpn_anchor_generator=AnchorGenerator(ANCHORS, RATIOS),
-            box_batch_size_per_image=SAMPLED,
-            box_score_thresh=LOWEST,
-            box_detections_per_img=MOST,
-        )
+        often = max(per_epoch // 5, 1)
+        return LoopSettings(self.epochs * per_epoch, self.batch, self.rate, warmup=100, seed=self.seed, checkpoint=often)
 
 
 def stamp_image(pack: Pack, row: int) -> npt.NDArray[np.float32]:
@@ -145,7 +116,7 @@ def example(pack: Pack, row: int, turn: int) -> tuple[Tensor, dict[str, Tensor]]
 
 
 def train_baseline(pack: Pack, settings: BaselineSettings, folder: Path, progress: Progress | None = None) -> MaskRCNN:
-    """Train; an interrupted call goes on from the checkpoint of the last whole epoch, with the same result.
+    """Train; an interrupted call goes on from its last checkpoint, with the same result.
 
     Parameters
     ----------
