@@ -1,32 +1,29 @@
 """The deep baseline of detection: ResNet50 + Mask R-CNN of torchvision, from random weights, on the benchmark's training stamps.
 
-The network is `galpipe.evaluate.maskrcnn_network`'s. Input: asinh units of g, r, z, scaled as the model's. Objects of S/N > 5 are learned, those cut by the edge included; the threshold is where F1 is best on the
-training bricks' other stamps. Learned weights lie beside the benchmark's packs, which no repository holds.
+The network is that of `galpipe.evaluate.maskrcnn_network`. Input: asinh units of g, r, z, scaled as the model's. Objects of S/N > 5 are
+learned, those cut by the edge included; the threshold is where F1 is best on the training bricks' other stamps. Learned weights lie beside
+the benchmark's packs, which no repository holds.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
+from torchvision.ops import nms
 
-from galpipe.commit import replace_file
 from galpipe.config import STAMP_SIZE
-from galpipe.errors import BadData
 from galpipe.evaluate.detection import stamp_of
 from galpipe.evaluate.maskrcnn_network import network
-from galpipe.evaluate.objects import Listing, saved_listing
-from galpipe.heads.detection import CLASSES, DETECTION
+from galpipe.evaluate.objects import saved_listing
+from galpipe.heads.detection import CLASSES
 from galpipe.heads.objectlist import encode_runs
 from galpipe.heads.objectmatch import IGNORED, match_boxes
 from galpipe.heads.objectscore import best_threshold
@@ -37,14 +34,11 @@ from galpipe.lvm.loop import LoopSettings, Progress, Task, train
 from galpipe.lvm.model import device_of
 from galpipe.lvm.pack import Pack
 
-LOWEST = 0.05
-"""Score from which on detections are saved."""
-
-RESULTS = "maskrcnn.parquet"
-"""The saved detections on the benchmark, in the folder of its packs."""
-
 WORK = "maskrcnn"
 """Folder of the checkpoint, in the folder of the benchmark's packs."""
+
+OVERLAP = 0.5
+"""IoU of boxes above which two detections are one object's."""
 
 Batch = tuple[int, list[Tensor], list[dict[str, Tensor]]]
 
@@ -170,12 +164,14 @@ def detections(model: nn.Module, pack: Pack, batch: int = 8) -> Iterator[list[di
         with torch.inference_mode():
             answers = model([image.to(device) for image in images])
         for answer in answers:
-            yield _records({name: value.cpu().numpy() for name, value in answer.items()})
+            # torchvision lists an object once per class; the likelier class is kept
+            best = nms(answer["boxes"], answer["scores"], OVERLAP)
+            yield _records({name: value[best].cpu().numpy() for name, value in answer.items()})
 
 
 def _records(answer: dict[str, npt.NDArray[Any]]) -> list[dict[str, Any]]:
     found = []
-    for index in np.argsort(-answer["scores"], kind="stable"):
+    for index in range(len(answer["scores"])):
         x0, y0, x1, y1 = np.clip(np.round(answer["boxes"][index] - np.array([0, 0, 1, 1])), 0, STAMP_SIZE - 1).astype(int)
         x1, y1 = max(x0, x1), max(y0, y1)
         mask = answer["masks"][index, 0, y0 : y1 + 1, x0 : x1 + 1] > 0.5
@@ -198,41 +194,3 @@ def choose_threshold(model: nn.Module, pack: Pack) -> float:
         right.append((answers[answers != IGNORED] >= 0).astype(np.float64))
         true += float((objects[:, 7] == 0).sum())
     return best_threshold(np.concatenate(scores), np.concatenate(right), true)[0] if scores else 0.5
-
-
-def save_results(path: Path, model: nn.Module, packs: list[Pack], facts: dict[str, Any]) -> None:
-    """Write the detections on the benchmark's stamps, one row per stamp, with the facts as metadata."""
-    tables = []
-    for pack in packs:
-        listed = pa.array(list(detections(model, pack)), pa.list_(DETECTION))
-        tables.append(pack.sources.select(["brickname", "objid"]).append_column("detections", listed))
-    table = pa.concat_tables(tables).replace_schema_metadata({"maskrcnn": json.dumps(facts)})
-    with replace_file(path) as aside:
-        pq.write_table(table, aside, compression="zstd")
-
-
-def saved_results(path: Path, pack: Pack, version: str) -> tuple[list[Listing], dict[str, Any]]:
-    """Listings of a benchmark's stamps from saved results, and the facts that were saved with them.
-
-    Raises
-    ------
-    BadData
-        If the file is no such table, of another benchmark, or of other stamps.
-    """
-    try:
-        table = pq.read_table(path)
-        facts = json.loads((table.schema.metadata or {})[b"maskrcnn"])
-        rows, threshold = table["detections"].to_pylist(), float(facts["threshold"])
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-        raise BadData("saved detections of the baseline", repr(error), file=str(path)) from error
-    if facts.get("benchmark") != version:
-        raise BadData(f"detections on benchmark {version}", repr(facts.get("benchmark")), file=str(path))
-    names = [pack.sources.select(["brickname", "objid"]).to_pylist(), table.select(["brickname", "objid"]).to_pylist()]
-    if names[0] != names[1][: len(names[0])]:
-        raise BadData(f"the benchmark's {len(pack)} stamps in order", f"{table.num_rows} others", file=str(path))
-    return [saved_listing(listed, threshold, STAMP_SIZE) for listed in rows[: len(pack)]], facts
-
-
-def facts_of(settings: BaselineSettings, threshold: float, version: str, stamps: int) -> dict[str, Any]:
-    """What is saved with the results."""
-    return {"benchmark": version, "threshold": threshold, "training_stamps": stamps, **asdict(settings)}
