@@ -21,7 +21,7 @@ from flows.cli.common import emit, json_option, root_option, verb
 @click.option("--stamps", type=click.IntRange(0), default=0, help="Stamps of each brick, evenly spread [default: all].")
 @click.option("--baseline", type=click.Choice(["train"]), help="First train Mask R-CNN on the 1,000 training stamps and save its results.")
 @click.option(
-    "--epochs", type=click.IntRange(1), default=20, show_default=True, help="Epochs of that training; it can be ended and goes on."
+    "--epochs", type=click.IntRange(1), default=8, show_default=True, help="Epochs of that training; it can be ended and goes on."
 )
 @click.option("--model", default="shipped", show_default=True, help="Model by name, hash or folder.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Write a drawing of the figures (PNG).")

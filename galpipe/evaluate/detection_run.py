@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from galpipe.errors import ConfigurationError
+from galpipe.errors import ConfigurationError, NoWork
 from galpipe.evaluate.benchmark import BENCHMARK, Benchmark, benchmark_packs, pack_rows, training_pack, validation_pack
 from galpipe.evaluate.detection import count
 from galpipe.evaluate.detection_rows import rows_of
-from galpipe.evaluate.maskrcnn import (
-    RESULTS,
-    WORK,
-    BaselineSettings,
-    choose_threshold,
-    facts_of,
-    save_results,
-    saved_results,
-    train_baseline,
-)
+from galpipe.evaluate.maskrcnn import WORK, BaselineSettings, choose_threshold, detections, train_baseline
+from galpipe.evaluate.maskrcnn_results import RESULTS, find_results, save_results
 from galpipe.evaluate.objects import Listing, model_listings, sep_listings
 from galpipe.lvm.loop import Progress
 from galpipe.lvm.pack import Pack, concatenate, read_pack
 from galpipe.lvm.predict import Predictor
+
+Item = TypeVar("Item")
 
 METHODS = ("lvm", "sep", "maskrcnn")
 
@@ -46,7 +40,7 @@ class Request:
     folder : Path
         The benchmark's packs.
     methods : tuple of str
-        Among `METHODS`; ``maskrcnn`` takes saved results.
+        Among `METHODS`; ``maskrcnn`` takes saved results, else those that come with the package.
     stamps : int
         Stamps of each brick, 0 = all.
     benchmark : Benchmark
@@ -79,30 +73,28 @@ def measure_detection(request: Request, predictor: Callable[[], Predictor], prog
     -------
     dict
         ``benchmark, definition, stamps, objects, results`` (see `galpipe.evaluate.detection_rows.rows_of`), ``left_out`` (methods
-        without saved results), ``baseline`` (facts of the saved ones).
+        without saved results of these stamps), ``baseline`` (facts of the saved ones).
 
     Raises
     ------
     BadData
-        If saved results are not of these stamps.
+        If saved results cannot be read or are of another benchmark.
     """
-    paths = benchmark_packs(request.folder, request.benchmark, progress)
-    packs = [read_pack(path) for path in paths]
+    used = _used(request, progress)
     results: list[dict[str, Any]] = []
     left_out: dict[str, str] = {}
     baseline: dict[str, Any] = {}
-    saved = request.folder / RESULTS
-    used = [pack_rows(pack, chosen_rows(len(pack), request.stamps)) for pack in packs]
     whole = concatenate(used)
     groups = _groups(request.benchmark, used)
     model = predictor() if "lvm" in request.methods else None
     for method in request.methods:
         if method == "maskrcnn":
-            if not saved.exists():
-                left_out[method] = f"no saved results ({saved}); --baseline train makes them"
+            try:
+                saved, baseline = find_results(request.folder, whole, request.benchmark.version)
+            except NoWork as reason:
+                left_out[method] = str(reason)
                 continue
-            every, baseline = saved_results(saved, concatenate(packs), request.benchmark.version)
-            listings: Iterable[Listing] = [every[row] for row in _whole_rows([len(pack) for pack in packs], request.stamps)]
+            listings: Iterable[Listing] = saved
         else:
             listings = model_listings(model, whole) if model is not None and method == "lvm" else sep_listings(whole.stamps())
         results += rows_of(method, count(whole, _told(listings, method, len(whole), progress)), groups)
@@ -119,6 +111,12 @@ def measure_detection(request: Request, predictor: Callable[[], Predictor], prog
     }
 
 
+def _used(request: Request, progress: Progress) -> list[Pack]:
+    """The stamps that are asked for, brick by brick."""
+    packs = [read_pack(path) for path in benchmark_packs(request.folder, request.benchmark, progress)]
+    return [pack_rows(pack, chosen_rows(len(pack), request.stamps)) for pack in packs]
+
+
 def chosen_rows(count_: int, wanted: int) -> npt.NDArray[np.int64]:
     """All rows, or so many spread evenly."""
     if not wanted or wanted >= count_:
@@ -126,12 +124,7 @@ def chosen_rows(count_: int, wanted: int) -> npt.NDArray[np.int64]:
     return np.asarray(np.linspace(0, count_ - 1, wanted).astype(np.int64))
 
 
-def _whole_rows(counts: list[int], wanted: int) -> list[int]:
-    starts = np.concatenate([[0], np.cumsum(counts)])
-    return [int(start + row) for start, count_ in zip(starts, counts, strict=False) for row in chosen_rows(count_, wanted)]
-
-
-def _told(listings: Iterable[Listing], method: str, total: int, progress: Progress) -> Iterator[Listing]:
+def _told(listings: Iterable[Item], method: str, total: int, progress: Progress) -> Iterator[Item]:
     for number, listing in enumerate(listings):
         yield listing
         progress(method, number + 1, total)
@@ -146,7 +139,7 @@ def _groups(benchmark: Benchmark, used: list[Pack]) -> dict[str, npt.NDArray[np.
 
 
 def make_baseline(request: Request, settings: BaselineSettings, progress: Progress) -> Path:
-    """Train the baseline on the benchmark's training stamps and save what it finds in the others.
+    """Train the baseline on the benchmark's training stamps and save what it finds in the stamps that are asked for.
 
     Returns
     -------
@@ -156,7 +149,8 @@ def make_baseline(request: Request, settings: BaselineSettings, progress: Progre
     learned = training_pack(request.folder, request.benchmark, progress)
     model = train_baseline(learned, settings, request.folder / WORK, progress)
     threshold = choose_threshold(model, validation_pack(request.folder, request.benchmark))
-    packs = [read_pack(path) for path in benchmark_packs(request.folder, request.benchmark, progress)]
-    facts = facts_of(settings, threshold, request.benchmark.version, len(learned))
-    save_results(request.folder / RESULTS, model, packs, facts)
+    whole = concatenate(_used(request, progress))
+    found = _told(detections(model, whole), "maskrcnn detections", len(whole), progress)
+    facts = {"benchmark": request.benchmark.version, "threshold": threshold, "training_stamps": len(learned)}
+    save_results(request.folder / RESULTS, whole, found, facts | {"stamps_per_brick": request.stamps} | asdict(settings))
     return request.folder / RESULTS

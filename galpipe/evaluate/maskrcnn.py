@@ -1,33 +1,29 @@
 """The deep baseline of detection: ResNet50 + Mask R-CNN of torchvision, from random weights, on the benchmark's training stamps.
 
-Stamps keep their size; anchors are 4 to 64 pixels (torchvision's own begin at 32, larger than most objects here). Input: asinh units of g,
-r, z, scaled as the model's. Objects of S/N > 5 are learned, those cut by the edge included; the threshold is where F1 is best on the
-training bricks' other stamps. Learned weights lie beside the benchmark's packs, which no repository holds.
+The network is that of `galpipe.evaluate.maskrcnn_network`. Input: asinh units of g, r, z, scaled as the model's. Objects of S/N > 5 are
+learned, those cut by the edge included; the threshold is where F1 is best on the training bricks' other stamps. Learned weights lie beside
+the benchmark's packs, which no repository holds.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
-from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection import MaskRCNN
+from torchvision.ops import nms
 
-from galpipe.commit import replace_file
 from galpipe.config import STAMP_SIZE
-from galpipe.errors import BadData
 from galpipe.evaluate.detection import stamp_of
-from galpipe.evaluate.objects import Listing, saved_listing
-from galpipe.heads.detection import CLASSES, DETECTION
+from galpipe.evaluate.maskrcnn_network import network
+from galpipe.evaluate.objects import saved_listing
+from galpipe.heads.detection import CLASSES
 from galpipe.heads.objectlist import encode_runs
 from galpipe.heads.objectmatch import IGNORED, match_boxes
 from galpipe.heads.objectscore import best_threshold
@@ -38,24 +34,11 @@ from galpipe.lvm.loop import LoopSettings, Progress, Task, train
 from galpipe.lvm.model import device_of
 from galpipe.lvm.pack import Pack
 
-ANCHORS = ((4,), (8,), (16,), (32,), (64,))
-"""Sides of the anchors, pixels, one per scale of the pyramid."""
-
-RATIOS = ((0.5, 1.0, 2.0),) * len(ANCHORS)
-SAMPLED = 128
-"""Proposals of a stamp that the second stage learns from: a stamp holds some ten objects, torchvision's 512 are for large pictures."""
-
-MOST = 100
-"""Detections of a stamp at most."""
-
-LOWEST = 0.05
-"""Score from which on detections are saved."""
-
-RESULTS = "maskrcnn.parquet"
-"""The saved detections on the benchmark, in the folder of its packs."""
-
 WORK = "maskrcnn"
 """Folder of the checkpoint, in the folder of the benchmark's packs."""
+
+OVERLAP = 0.5
+"""IoU of boxes above which two detections are one object's."""
 
 Batch = tuple[int, list[Tensor], list[dict[str, Tensor]]]
 
@@ -73,34 +56,16 @@ class BaselineSettings:
     seed : int
     """
 
-    epochs: int = 20
+    epochs: int = 8
     batch: int = 4
-    rate: float = 2e-4
+    rate: float = 3e-4
     seed: int = 1
 
     def loop(self, stamps: int) -> LoopSettings:
-        """The training loop over so many stamps; a checkpoint every epoch."""
+        """The training loop over so many stamps; five checkpoints an epoch."""
         per_epoch = max(stamps // min(self.batch, stamps), 1)
-        return LoopSettings(self.epochs * per_epoch, self.batch, self.rate, seed=self.seed, checkpoint=per_epoch)
-
-
-def network(seed: int) -> MaskRCNN:
-    """The network with random weights that depend on the seed only."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return maskrcnn_resnet50_fpn(
-            weights=None,
-            weights_backbone=None,
-            num_classes=1 + len(CLASSES),
-            min_size=STAMP_SIZE,
-            max_size=STAMP_SIZE,
-            image_mean=[0.0] * 3,
-            image_std=[1.0] * 3,
-            rpn_anchor_generator=AnchorGenerator(ANCHORS, RATIOS),
-            box_batch_size_per_image=SAMPLED,
-            box_score_thresh=LOWEST,
-            box_detections_per_img=MOST,
-        )
+        often = max(per_epoch // 5, 1)
+        return LoopSettings(self.epochs * per_epoch, self.batch, self.rate, warmup=100, seed=self.seed, checkpoint=often)
 
 
 def stamp_image(pack: Pack, row: int) -> npt.NDArray[np.float32]:
@@ -145,7 +110,7 @@ def example(pack: Pack, row: int, turn: int) -> tuple[Tensor, dict[str, Tensor]]
 
 
 def train_baseline(pack: Pack, settings: BaselineSettings, folder: Path, progress: Progress | None = None) -> MaskRCNN:
-    """Train; an interrupted call goes on from the checkpoint of the last whole epoch, with the same result.
+    """Train; an interrupted call goes on from its last checkpoint, with the same result.
 
     Parameters
     ----------
@@ -199,12 +164,14 @@ def detections(model: nn.Module, pack: Pack, batch: int = 8) -> Iterator[list[di
         with torch.inference_mode():
             answers = model([image.to(device) for image in images])
         for answer in answers:
-            yield _records({name: value.cpu().numpy() for name, value in answer.items()})
+            # torchvision lists an object once per class; the likelier class is kept
+            best = nms(answer["boxes"], answer["scores"], OVERLAP)
+            yield _records({name: value[best].cpu().numpy() for name, value in answer.items()})
 
 
 def _records(answer: dict[str, npt.NDArray[Any]]) -> list[dict[str, Any]]:
     found = []
-    for index in np.argsort(-answer["scores"], kind="stable"):
+    for index in range(len(answer["scores"])):
         x0, y0, x1, y1 = np.clip(np.round(answer["boxes"][index] - np.array([0, 0, 1, 1])), 0, STAMP_SIZE - 1).astype(int)
         x1, y1 = max(x0, x1), max(y0, y1)
         mask = answer["masks"][index, 0, y0 : y1 + 1, x0 : x1 + 1] > 0.5
@@ -227,41 +194,3 @@ def choose_threshold(model: nn.Module, pack: Pack) -> float:
         right.append((answers[answers != IGNORED] >= 0).astype(np.float64))
         true += float((objects[:, 7] == 0).sum())
     return best_threshold(np.concatenate(scores), np.concatenate(right), true)[0] if scores else 0.5
-
-
-def save_results(path: Path, model: nn.Module, packs: list[Pack], facts: dict[str, Any]) -> None:
-    """Write the detections on the benchmark's stamps, one row per stamp, with the facts as metadata."""
-    tables = []
-    for pack in packs:
-        listed = pa.array(list(detections(model, pack)), pa.list_(DETECTION))
-        tables.append(pack.sources.select(["brickname", "objid"]).append_column("detections", listed))
-    table = pa.concat_tables(tables).replace_schema_metadata({"maskrcnn": json.dumps(facts)})
-    with replace_file(path) as aside:
-        pq.write_table(table, aside, compression="zstd")
-
-
-def saved_results(path: Path, pack: Pack, version: str) -> tuple[list[Listing], dict[str, Any]]:
-    """Listings of a benchmark's stamps from saved results, and the facts that were saved with them.
-
-    Raises
-    ------
-    BadData
-        If the file is no such table, of another benchmark, or of other stamps.
-    """
-    try:
-        table = pq.read_table(path)
-        facts = json.loads((table.schema.metadata or {})[b"maskrcnn"])
-        rows, threshold = table["detections"].to_pylist(), float(facts["threshold"])
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-        raise BadData("saved detections of the baseline", repr(error), file=str(path)) from error
-    if facts.get("benchmark") != version:
-        raise BadData(f"detections on benchmark {version}", repr(facts.get("benchmark")), file=str(path))
-    names = [pack.sources.select(["brickname", "objid"]).to_pylist(), table.select(["brickname", "objid"]).to_pylist()]
-    if names[0] != names[1][: len(names[0])]:
-        raise BadData(f"the benchmark's {len(pack)} stamps in order", f"{table.num_rows} others", file=str(path))
-    return [saved_listing(listed, threshold, STAMP_SIZE) for listed in rows[: len(pack)]], facts
-
-
-def facts_of(settings: BaselineSettings, threshold: float, version: str, stamps: int) -> dict[str, Any]:
-    """What is saved with the results."""
-    return {"benchmark": version, "threshold": threshold, "training_stamps": stamps, **asdict(settings)}

@@ -3,30 +3,24 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from flows.cli.detection import _text
-from galpipe.errors import BadData, ConfigurationError
+from galpipe.errors import BadData, ConfigurationError, NoWork
 from galpipe.evaluate.benchmark import SMALL, benchmark_packs, pack_rows
-from galpipe.evaluate.detection import average_precision, count, stamp_of
+from galpipe.evaluate.detection import Stamp, average_precision, count, stamp_of
 from galpipe.evaluate.detection_figure import draw
 from galpipe.evaluate.detection_rows import bin_text, rows_of
 from galpipe.evaluate.detection_run import Request, chosen_rows, measure_detection
-from galpipe.evaluate.maskrcnn import (
-    RESULTS,
-    BaselineSettings,
-    detections,
-    example,
-    facts_of,
-    network,
-    save_results,
-    saved_results,
-    train_baseline,
-)
+from galpipe.evaluate.maskrcnn import BaselineSettings, detections, example, train_baseline
+from galpipe.evaluate.maskrcnn_network import Narrow, network
+from galpipe.evaluate.maskrcnn_results import RESULTS, find_results, save_results, saved_results
 from galpipe.evaluate.objects import Listing, empty_listing, saved_listing, sep_listings
 from galpipe.heads.objectlist import encode_runs
 from galpipe.lvm.encoder import ModelSettings
@@ -114,7 +108,7 @@ def test_all_methods_are_measured_on_the_same_stamps(small_benchmark: Path, tmp_
     seen: dict[str, int] = {}
     found = measure_detection(request, lambda: predictor, lambda what, done, total: seen.update({what: done}))
     assert found["stamps"] == seen["lvm"] == seen["sep"] == 6
-    assert "no saved results" in found["left_out"]["maskrcnn"]
+    assert "saved detections of these 6 stamps" in found["left_out"]["maskrcnn"]
     keys = [[(row["metric"], row["bin"]) for row in found["results"] if row["method"] == method] for method in ("lvm", "sep")]
     assert keys[0] == keys[1]
     sep = figures(found["results"], "sep")
@@ -149,9 +143,13 @@ def test_examples_of_the_baseline_keep_pixels_boxes_and_masks_together() -> None
         assert target["labels"].tolist() == [1]
 
 
-def test_the_baseline_trains_goes_on_and_saves(tmp_path: Path) -> None:
+def named_toys() -> Pack:
     toy = toy_pack(2)
-    toy = dataclasses.replace(toy, sources=toy.sources.append_column("brickname", [["a", "a"]]).append_column("objid", [[1, 2]]))
+    return dataclasses.replace(toy, sources=toy.sources.append_column("brickname", [["a", "a"]]).append_column("objid", [[1, 2]]))
+
+
+def test_the_baseline_trains_and_goes_on(tmp_path: Path) -> None:
+    toy = toy_pack(2)
     settings = BaselineSettings(epochs=1, batch=2)
     done: list[int] = []
     model = train_baseline(toy, settings, tmp_path, lambda what, step, total: done.append(step))
@@ -163,18 +161,80 @@ def test_the_baseline_trains_goes_on_and_saves(tmp_path: Path) -> None:
     assert all(np.array_equal(value.cpu(), again.state_dict()[name].cpu()) for name, value in model.state_dict().items())
     with pytest.raises(ConfigurationError, match="a checkpoint of settings"):
         train_baseline(toy, dataclasses.replace(settings, epochs=2), tmp_path)
+    listed = list(detections(model, toy))
+    assert len(listed) == 2
+    for found in listed:
+        assert [item["score"] for item in found] == sorted((item["score"] for item in found), reverse=True)
+        assert all(0 <= item["x0"] <= item["x1"] < 152 and 0 <= item["y0"] <= item["y1"] < 152 for item in found)
+
+
+def test_every_part_of_the_baseline_learns_and_boxes_keep_their_digits() -> None:
+    """A frozen normalization of random weights would be an unfair baseline; bfloat16 boxes would be rounded to whole pixels."""
+    model = network(1).train()
+    image, target = example(toy_pack(1), 0, 0)
+    terms = model([image], [target])
+    assert all(value.dtype == torch.float32 for value in terms.values())
+    torch.stack(list(terms.values())).sum().backward()
+    normalizations = [part for part in model.modules() if isinstance(part, torch.nn.GroupNorm)]
+    assert len(normalizations) == 53
+    assert all(part.weight.grad is not None and bool(part.weight.grad.any()) for part in normalizations)
+    assert all(value.grad is not None for value in model.parameters())
+    assert sum(isinstance(part, Narrow) for part in model.modules()) == 6
+    with torch.inference_mode():
+        boxes = model.eval()([image])[0]["boxes"]
+    assert boxes.dtype == torch.float32
+    assert bool((boxes != boxes.bfloat16().float()).any())
+
+
+def listed_as_they_are(pack: Pack) -> list[list[dict[str, object]]]:
+    """The counted objects as a catalog would list them."""
+    return [
+        [listed_object(stamp, code) for code in np.flatnonzero(stamp.objects[:, 7] == 0)]
+        for stamp in map(partial(stamp_of, pack), range(len(pack)))
+    ]
+
+
+def listed_object(stamp: Stamp, code: int) -> dict[str, object]:
+    x, y, *box = (float(value) for value in stamp.objects[code, :6])
+    x0, y0, x1, y1 = (int(side) for side in box)
+    mask = stamp.segments[y0 : y1 + 1, x0 : x1 + 1] == code + 1
+    said = {"score": 0.75, "class": "star" if stamp.objects[code, 6] > 0 else "galaxy", "area": int(mask.sum())}
+    return {"x": x, "y": y, "x0": x0, "y0": y0, "x1": x1, "y1": y1, **said, "mask_rle": encode_runs(mask)}
+
+
+def test_saved_results_stand_for_the_baseline(small_benchmark: Path, pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is saved is measured as it was found, wherever it lies: beside the packs, or in the package."""
+    monkeypatch.setattr("galpipe.evaluate.maskrcnn_results.shipped_results", lambda version: [tmp_path / "shipped.parquet"])
+    some = pack_rows(pack, chosen_rows(len(pack), 6))
+    facts = {"benchmark": SMALL.version, "threshold": 0.5}
+    save_results(tmp_path / "shipped.parquet", some, listed_as_they_are(some), facts)
+    found = measure_detection(Request(small_benchmark, ("maskrcnn",), 6, SMALL), pytest.fail, lambda what, done, total: None)
+    assert found["baseline"] == facts and not found["left_out"]
+    rows = figures(found["results"], "maskrcnn")
+    assert rows["f1", ""]["value"] == rows["class right, of those found", ""]["value"] == pytest.approx(1.0)
+    assert rows["mask IoU, of those found", ""]["value"] == pytest.approx(1.0)
+    # stamps that were not saved are said to be missing; one's own training goes first
+    every = measure_detection(Request(small_benchmark, ("maskrcnn",), 0, SMALL), pytest.fail, lambda what, done, total: None)
+    assert every["left_out"]["maskrcnn"].endswith("got 6 of them among 6 (shipped.parquet)") and not every["results"]
+    save_results(tmp_path / RESULTS, some, [[] for _ in range(len(some))], facts | {"own": True})
+    assert find_results(tmp_path, some, SMALL.version)[1]["own"]
+
+
+def test_saved_results_of_other_stamps_or_benchmarks_are_refused(tmp_path: Path) -> None:
+    toy = named_toys()
     path = tmp_path / RESULTS
-    save_results(path, model, [toy], facts_of(settings, 0.5, "1-small", len(toy)))
-    listings, facts = saved_results(path, toy, "1-small")
-    assert facts["epochs"] == 1 and facts["training_stamps"] == 2 and len(listings) == 2
+    save_results(path, toy, listed_as_they_are(toy), {"benchmark": "1-small", "threshold": 0.5})
+    turned, _ = saved_results(path, pack_rows(toy, np.array([1, 0])), "1-small")
+    straight, _ = saved_results(path, toy, "1-small")
+    assert [item.boxes.tolist() for item in turned] == [item.boxes.tolist() for item in reversed(straight)]
     with pytest.raises(BadData, match="detections on benchmark 2"):
         saved_results(path, toy, "2")
-    with pytest.raises(BadData, match="stamps in order"):
-        saved_results(path, pack_rows(toy, np.array([1, 0])), "1-small")
+    with pytest.raises(NoWork, match="got 1 of them among 2"):
+        other = dataclasses.replace(toy, sources=toy.sources.set_column(toy.sources.schema.get_field_index("objid"), "objid", [[1, 3]]))
+        saved_results(path, other, "1-small")
     path.write_bytes(b"no table")
     with pytest.raises(BadData, match="saved detections"):
         saved_results(path, toy, "1-small")
-    assert len(list(detections(model, toy))) == 2
 
 
 def test_saved_masks_are_owned_by_the_better_detection() -> None:
