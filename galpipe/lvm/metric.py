@@ -8,10 +8,14 @@ Res. 12, 149). A prior N(0, C) is the plain one after the embedding is multiplie
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from galpipe.commit import replace_folder
 from galpipe.labels.answers import HumanAnswers, spread_weights
 from galpipe.lvm.inputs import Inputs, stamp_inputs, turned_inputs
 from galpipe.lvm.loop import Progress
@@ -31,8 +35,10 @@ LEAST_ANSWERED = 50
 
 TOGETHER = 32
 
+KEEP = "metric"
 
-def set_metric(model: GalaxyModel, real: RealSet, progress: Progress | None = None) -> dict[str, float]:
+
+def set_metric(model: GalaxyModel, real: RealSet, folder: Path, progress: Progress | None = None) -> dict[str, float]:
     """Multiply the model's embedding by the metric that people's answers give it; heads on the embedding answer as before.
 
     Parameters
@@ -40,24 +46,36 @@ def set_metric(model: GalaxyModel, real: RealSet, progress: Progress | None = No
     model : GalaxyModel
     real : RealSet
         Its own galaxies and answers; without any answer nothing changes.
+    folder : Path
+        Keeps the metric in ``metric/``, so that an interrupted training need not look at every galaxy again.
     progress : callable, optional
 
     Returns
     -------
     dict
-        For the card: answers that had a say, galaxies, and the effective number of axes (participation ratio of the metric).
+        For the card: answers that had a say, galaxies, and the effective number of axes.
     """
     if not (real.answers.weights > 0).any():
         return {}
-    embeddings = embedded(model, real, progress)
-    matrix, told = answers_metric(embeddings, real.answers)
-    device = model.encoder.metric.device
-    given = torch.from_numpy(matrix)
-    model.encoder.metric.copy_((model.encoder.metric.double().cpu() @ given).to(device))
+    place = folder / KEEP
+    if not place.exists():
+        embeddings = embedded(model, real, progress)
+        matrix, told = answers_metric(embeddings, real.answers)
+        with replace_folder(place) as aside:
+            np.save(aside / "matrix.npy", matrix, allow_pickle=False)
+            (aside / "told.json").write_text(json.dumps({"answers": told, "galaxies": len(embeddings), "axes": _axes(embeddings @ matrix)}))
+    given = torch.from_numpy(np.load(place / "matrix.npy", allow_pickle=False))
+    model.encoder.metric.copy_((model.encoder.metric.double().cpu() @ given).to(model.encoder.metric.device))
     for head in model.head_list():
         head.rebase(given)
-    length = np.linalg.eigvalsh(matrix @ matrix.T)
-    return {"answers": float(told), "galaxies": float(len(embeddings)), "axes": float(length.sum() ** 2 / (length**2).sum())}
+    facts: dict[str, float] = json.loads((place / "told.json").read_text())
+    return facts
+
+
+def _axes(embeddings: Floats) -> float:
+    """Effective number of axes along which embeddings scatter (participation ratio of their variances)."""
+    variance = np.linalg.eigvalsh(np.cov(embeddings.T))
+    return float(variance.sum() ** 2 / (variance**2).sum())
 
 
 def embedded(model: GalaxyModel, real: RealSet, progress: Progress | None = None) -> Floats:

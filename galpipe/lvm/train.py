@@ -172,7 +172,7 @@ def train_model(settings: TrainSettings, places: Places, progress: Progress | No
         history["distill"] = distill(student, (real, lesson), settings.distilling(), work, progress)
         mixed = (pack, (real, lesson), settings.joint_batch)
         history["polish"] = joint(student, mixed, settings.polishing(), work, SECOND, progress)
-        metric = set_metric(model, real, progress)
+        metric = set_metric(model, real, work, progress)
     history["settle"] = settle(model, pack, settings.settling(), work, progress)
     facts: dict[str, Any] = {
         "seconds": sum(part[-1]["seconds"] for part in history.values() if part),

@@ -59,8 +59,11 @@ def test_heads_answer_as_before_and_the_file_keeps_the_metric(tmp_path: Path) ->
     with torch.inference_mode():
         before = model(inputs)
     answers = told_by(before.embedding.numpy(), 2)
-    told = set_metric(model, RealSet(pack, pictures, answers, (), (), {}))
-    assert told["answers"] == 1 and told["galaxies"] == 60
+    real = RealSet(pack, pictures, answers, (), (), {})
+    told = set_metric(model, real, tmp_path)
+    assert told["answers"] == 1 and told["galaxies"] == 60 and 1 <= told["axes"] <= TINY.embedding
+    again = new_model(TINY, 1).eval()
+    assert set_metric(again, real, tmp_path) == told and torch.equal(again.encoder.metric, model.encoder.metric)
     save_model(tmp_path / "m", model, {"name": "toy", "version": "1"}, "")
     loaded = load_model(tmp_path / "m").model
     for one, close in ((model, 1e-3), (loaded, 5e-2)):
@@ -72,10 +75,10 @@ def test_heads_answer_as_before_and_the_file_keeps_the_metric(tmp_path: Path) ->
                 assert torch.allclose(after.heads[head][key].float(), value.float(), rtol=close, atol=close), (head, key)
 
 
-def test_without_answers_nothing_changes() -> None:
+def test_without_answers_nothing_changes(tmp_path: Path) -> None:
     model = new_model(TINY, 1)
     pack = toy_pack(4)
-    assert set_metric(model, RealSet(pack, np.zeros((4, 3, PICTURE, PICTURE), np.uint8), nothing(4), (), (), {})) == {}
+    assert set_metric(model, RealSet(pack, np.zeros((4, 3, PICTURE, PICTURE), np.uint8), nothing(4), (), (), {}), tmp_path) == {}
     assert torch.equal(model.encoder.metric, torch.eye(TINY.embedding))
 
 
