@@ -21,6 +21,7 @@ from galpipe.lvm.inputs import Inputs, stamp_inputs, turned_inputs
 from galpipe.lvm.loop import Progress
 from galpipe.lvm.model import GalaxyModel
 from galpipe.lvm.realset import RealSet
+from galpipe.stamps.stampset import StampSet
 
 Floats = NDArray[np.float64]
 
@@ -55,12 +56,13 @@ def set_metric(model: GalaxyModel, real: RealSet, folder: Path, progress: Progre
     dict
         For the card: answers that had a say, galaxies, and the effective number of axes.
     """
-    if not (real.answers.weights > 0).any():
+    known = np.flatnonzero(real.answers.weights.sum(axis=1) > 0)
+    if not len(known):
         return {}
     place = folder / KEEP
     if not place.exists():
-        embeddings = embedded(model, real, progress)
-        matrix, told = answers_metric(embeddings, real.answers)
+        embeddings = embedded(model, real.pack.stamps().take(known), progress)
+        matrix, told = answers_metric(embeddings, real.answers.take(known))
         with replace_folder(place) as aside:
             np.save(aside / "matrix.npy", matrix, allow_pickle=False)
             (aside / "told.json").write_text(json.dumps({"answers": told, "galaxies": len(embeddings), "axes": _axes(embeddings @ matrix)}))
@@ -78,16 +80,16 @@ def _axes(embeddings: Floats) -> float:
     return float(variance.sum() ** 2 / (variance**2).sum())
 
 
-def embedded(model: GalaxyModel, real: RealSet, progress: Progress | None = None) -> Floats:
-    """Embeddings of real galaxies, averaged over the four ways up, shape (N, E)."""
+def embedded(model: GalaxyModel, stamps: StampSet, progress: Progress | None = None) -> Floats:
+    """Embeddings of galaxies, averaged over the four ways up, shape (N, E)."""
     model.eval()
     device = next(model.parameters()).device
-    stamps, parts = real.pack.stamps(), []
-    for first in range(0, len(real.pack), TOGETHER):
-        inputs = stamp_inputs(stamps.take(np.arange(first, min(first + TOGETHER, len(real.pack))))).to(device)
+    parts = []
+    for first in range(0, len(stamps), TOGETHER):
+        inputs = stamp_inputs(stamps.take(np.arange(first, min(first + TOGETHER, len(stamps))))).to(device)
         parts.append(ways_up(model, inputs))
         if progress is not None:
-            progress("metric", min(first + TOGETHER, len(real.pack)), len(real.pack))
+            progress("metric", min(first + TOGETHER, len(stamps)), len(stamps))
     return np.concatenate(parts)
 
 
