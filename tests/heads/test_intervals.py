@@ -237,6 +237,7 @@ def test_bricks_left_out_say_how_far_depth_is_to_be_believed() -> None:
     assert intervals.brick_penalty(chance, every) > intervals.brick_penalty(real, every)
     weights = intervals.fit(real)
     _, half, _, _ = intervals.apply(weights, real.sigma, real.facts, real.sets)
+    assert real.bricks is not None
     for number in range(6):
         own = real.bricks == number
         assert np.mean(np.abs(real.error[own]) <= half[own]) == pytest.approx(0.68, abs=0.06)
