@@ -56,6 +56,7 @@ class ProgressBoard:
         self._ids = {name: self._bars.add_task(name, total=total) for name, total in totals.items()}
         self._totals, self._done = dict(totals), dict.fromkeys(totals, 0)
         self._lock, self._started, self._last = threading.Lock(), time.monotonic(), 0.0
+        self._begun = dict.fromkeys(totals, self._started)
 
     def __enter__(self) -> ProgressBoard:
         self._bars.start()
@@ -86,16 +87,19 @@ class ProgressBoard:
         """Set a bar that may be new: long work that goes from phase to phase."""
         if name not in self._ids:
             self._ids[name] = self._bars.add_task(name, total=total)
-            self._totals[name] = total
+            self._totals[name], self._begun[name] = total, time.monotonic()
         self.update(name, done, total)
 
     def _line(self) -> None:
         self._last = time.monotonic()
         elapsed = self._last - self._started
+        if not self._totals:
+            return
         last = list(self._totals)[-1]
         done, total = self._done[last], self._totals[last]
-        left = f", {duration(elapsed / done * (total - done))} left" if done and done < total else ""
-        rate = f", {60 * done / elapsed:.1f}/min" if done else ""
+        busy = self._last - self._begun[last]
+        left = f", {duration(busy / done * (total - done))} left" if done and done < total else ""
+        rate = f", {60 * done / busy:.1f}/min" if done and busy else ""
         parts = "  ".join(f"{name} {self._done[name]}/{self._totals[name]}" for name in self._totals)
         sys.stderr.write(f"{duration(elapsed)}  {parts}{rate}{left}\n")
         sys.stderr.flush()

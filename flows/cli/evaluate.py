@@ -125,8 +125,10 @@ def _text(result: dict[str, Any]) -> str:
 @click.option("--classes", default="", help="Classes to select and merge: a,b,c=d+e.")
 @click.option("--at-least", type=float, help="Make a yes/no question of a number; negative ones are undetermined and left out.")
 @click.option("--shots", default="20,50,100,all", show_default=True, help="Numbers of labels.")
-@click.option("--seeds", type=click.IntRange(1), default=10, show_default=True, help="Draws of the labels.")
+@click.option("--seeds", default="10", show_default=True, help="Draws of the labels: one number, or one for each of --shots (10,10,5,2).")
 @click.option("--methods", default="lvm,lvm-finetuned,resnet18,imagenet", show_default=True, help="What to compare.")
+@click.option("--ratio-at", type=float, help="Score at which the labels that methods need are compared [default: 0.9, of classes].")
+@click.option("--work", type=click.Path(path_type=Path, file_okay=False), help="Keep each training's answers here; a killed run goes on.")
 @click.option("--model", default="shipped", show_default=True, help="Model by name, hash or folder.")
 @root_option
 @json_option
@@ -138,8 +140,10 @@ def few_shot_command(
     classes: str,
     at_least: float | None,
     shots: str,
-    seeds: int,
+    seeds: str,
     methods: str,
+    ratio_at: float | None,
+    work: Path | None,
     model: str,
     root: Path,
     as_json: bool,
@@ -149,29 +153,33 @@ def few_shot_command(
     AUC (one against the rest, mean over classes), or R2 and RMSE of numbers, with 95 % intervals over test galaxies and seeds.
     """
     from flows.progress import ProgressBoard
-    from galpipe.evaluate.fewshot import ALL, FewShot, few_shot
+    from galpipe.evaluate.fewshot import few_shot
+    from galpipe.evaluate.trainings import ALL, FewShot
     from galpipe.labels.labelset import open_labels
     from galpipe.labels.target import TargetSpec
     from galpipe.lvm.predict import Predictor
     from galpipe.lvm.registry import model_folder
 
-    counts = tuple(ALL if text.strip() == "all" else _number(text) for text in shots.split(","))
-    wanted = FewShot(TargetSpec.parse(target, classes, at_least), counts, seeds, tuple(item.strip() for item in methods.split(",")))
+    counts = tuple(ALL if text.strip() == "all" else _number(text, "--shots with whole numbers or all") for text in shots.split(","))
+    draws = tuple(_number(text, "--seeds with whole numbers") for text in seeds.split(","))
+    names = tuple(item.strip() for item in methods.split(","))
+    target_spec = TargetSpec.parse(target, classes, at_least)
+    wanted = FewShot(target_spec, counts, draws[0] if len(draws) == 1 else draws, names, ratio_at, work)
     sets = [open_labels(path) if path else None for path in (train_path, test_path)]
     if sets[0] is None:
         raise ConfigurationError("a label file to learn from", "none")
-    with ProgressBoard(dict.fromkeys(wanted.methods, len(counts) * seeds)) as board:
+    with ProgressBoard({}) as board:
         found = few_shot(sets[0], sets[1], wanted, lambda: Predictor.load(model_folder(model, root / "models")), board.phase)
     failures = [{"unit": item["id"], "file": item["file"], "kind": "bad_data", "reason": item["reason"]} for item in found.pop("dropped")]
     result = {"status": "ok", "counts": found["rows"], "failures": failures, **found}
     emit(result, as_json, _few_shot_text(found))
 
 
-def _number(text: str) -> int:
+def _number(text: str, expected: str) -> int:
     try:
         return int(text)
     except ValueError as error:
-        raise ConfigurationError("--shots with whole numbers or all", repr(text)) from error
+        raise ConfigurationError(expected, repr(text)) from error
 
 
 def _few_shot_text(found: dict[str, Any]) -> str:
@@ -180,6 +188,16 @@ def _few_shot_text(found: dict[str, Any]) -> str:
     for item in found["results"]:
         figures = f"{item['mean']:>6.3f} {item['std']:>6.3f}  {item['low']:.3f} to {item['high']:.3f}"
         lines.append(f"  {item['method']:<14} {item['labels']:>7}  {item['metric']:<10} {figures}")
+    lines += _ratio_lines(found["ratio"]) if "ratio" in found else []
     if found.get("model", {}).get("saw_labels"):
         lines.append("  the model was trained with labels of this set: its rows are not figures of few labels")
     return "\n".join([*lines, *(f"  left out: {count}, {reason}" for reason, count in found["left_out"].items())])
+
+
+def _ratio_lines(ratio: dict[str, Any]) -> list[str]:
+    needed = ", ".join(f"{name} {item['text']}" for name, item in ratio["labels"].items())
+    lines = [f"  labels for {ratio['metric']} {ratio['at']:g}: {needed}"]
+    for pair in ratio["pairs"]:
+        low, high = (("no bound" if side is None else f"{side:.3g}") for side in pair["interval"])
+        lines.append(f"  {pair['other']} needs {pair['text']} times the labels of {pair['method']} (95 % over seeds: {low} to {high})")
+    return lines

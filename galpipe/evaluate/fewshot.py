@@ -3,78 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from galpipe.errors import BadData, ConfigurationError
-from galpipe.evaluate.linear import LEAST_LABELS, LEVELS, Floats, learn_number
-from galpipe.evaluate.methods import METHODS, Method, Task, method
-from galpipe.evaluate.scores import METRICS, coverage, over_seeds
+from galpipe.errors import BadData
+from galpipe.evaluate.kept import Kept
+from galpipe.evaluate.methods import Task, method
+from galpipe.evaluate.ratio import label_ratios
+from galpipe.evaluate.trainings import RATIO_AT, FewShot, Plan, Progress, Side, of_method
 from galpipe.labels.groups import group_rows
 from galpipe.labels.labelset import LabelSet
 from galpipe.labels.target import Target, TargetSpec
 from galpipe.lvm.predict import Predictor
 
-Progress = Callable[[str, int, int], None]
-
 TEST_SHARE = 0.3
 """Part of the groups that is held out where there is no test set of its own."""
-
-LINEAR = ("lvm", "imagenet")
-"""Methods that learn on frozen features, whose numbers come with conformal intervals."""
-
-ALL = 0
-"""Number of shots that stands for every label."""
-
-
-@dataclass(frozen=True)
-class FewShot:
-    """What is measured.
-
-    Parameters
-    ----------
-    target : TargetSpec
-    shots : tuple of int
-        Labels to learn from; `ALL` takes all.
-    seeds : int
-        Draws of the labels; also of the networks' first weights.
-    methods : tuple of str
-        Among `galpipe.evaluate.methods.METHODS`.
-
-    Raises
-    ------
-    ConfigurationError
-        If a number or a method makes no sense.
-    """
-
-    target: TargetSpec
-    shots: tuple[int, ...] = (20, 50, 100, ALL)
-    seeds: int = 10
-    methods: tuple[str, ...] = METHODS
-
-    def __post_init__(self) -> None:
-        if self.seeds < 1 or not self.shots or any(count != ALL and count < 2 for count in self.shots):
-            raise ConfigurationError("at least one seed, and numbers of labels from 2 on, or all", f"{self.seeds} and {self.shots}")
-        unknown = [name for name in self.methods if name not in METHODS]
-        if unknown or not self.methods:
-            raise ConfigurationError(f"methods among {', '.join(METHODS)}", repr(self.methods))
-
-
-@dataclass(frozen=True)
-class Side:
-    """One side of the comparison: a set, its rows with an answer, and the answers."""
-
-    labels: LabelSet
-    rows: NDArray[np.int64]
-    answers: NDArray[np.generic]
-
-    def among(self, kept: NDArray[np.bool_]) -> Side:
-        """Some of its rows."""
-        return Side(self.labels, self.rows[kept], self.answers[kept])
 
 
 def few_shot(
@@ -98,7 +43,8 @@ def few_shot(
     Returns
     -------
     dict
-        ``target``, ``metric``, ``results`` (a row per method and number of shots), ``rows``, ``left_out``, ``route``; plain values.
+        ``target``, ``metric``, ``results`` (a row per method and number of shots), ``ratio``, ``rows``, ``left_out``, ``route``; plain
+        values.
 
     Raises
     ------
@@ -106,14 +52,17 @@ def few_shot(
         If either side has no row, or the test rows are all of one class.
     """
     learn, asked, facts = sides(train, test, wanted.target)
-    names, metrics = facts["classes"], ("auc",) if facts["classes"] else ("r2", "rmse")
-    load = cache(predictor)
+    task, metric = Task(len(facts["classes"])), "auc" if facts["classes"] else "r2"
+    load, kept = cache(predictor), Kept(wanted.work)
+    data = {"training": learn.digest(), "test": asked.digest()} if wanted.work else {}
     results: list[dict[str, Any]] = []
     for name in wanted.methods:
-        results += _of_method(name, method(name, load), (learn, asked), (wanted, Task(len(names)), metrics), progress)
+        results += of_method(Plan(name, method(name, load), wanted, task, (learn, asked)), data, kept, progress)
+    if wanted.ratio_at is not None or task.classes:
+        facts["ratio"] = _ratio(results, metric, wanted.ratio_at or RATIO_AT)
     if any(name.startswith("lvm") for name in wanted.methods):
         facts["model"] = seen_by(load().card, train if test is None else test)
-    return {"target": wanted.target.column, "metric": metrics[0], "results": results, **facts}
+    return {"target": wanted.target.column, "metric": metric, "results": results, **facts}
 
 
 def seen_by(card: dict[str, Any], labels: LabelSet) -> dict[str, bool]:
@@ -153,61 +102,10 @@ def sides(train: LabelSet, test: LabelSet | None, spec: TargetSpec) -> tuple[Sid
     return learn, asked, facts
 
 
-def _of_method(
-    name: str, way: Method, both: tuple[Side, Side], plan: tuple[FewShot, Task, tuple[str, ...]], progress: Progress | None
-) -> list[dict[str, Any]]:
-    (learn, asked), (wanted, task, metrics) = both, plan
-    loaded = []
-    for side in (learn, asked):
-        found, examples = way.load(side.labels, side.rows)
-        loaded.append((examples, side.answers[np.isin(side.rows, found)]))
-    (train, answers), (test, truth) = loaded
-    results = []
-    total = len(wanted.shots) * wanted.seeds
-    for place, shots in enumerate(wanted.shots):
-        predictions: list[Floats] = []
-        intervals: list[Floats] = []
-        for seed in range(wanted.seeds):
-            rows = draw(answers, shots, task.classes, seed)
-            predictions.append(way.learn(_rows(train, rows), answers[rows], test, (task, seed)))
-            if not task.classes and name in LINEAR and len(rows) >= LEAST_LABELS:
-                learned = learn_number(_rows(train, rows), answers[rows].astype(np.float64), seed, name != "lvm")
-                intervals.append(np.stack([predictions[-1], *(np.full(len(truth), half) for half in learned.half_widths)], axis=1))
-            if progress is not None:
-                progress(name, place * wanted.seeds + seed + 1, total)
-        for metric in metrics:
-            score = asdict(over_seeds(METRICS[metric], truth, predictions))
-            used = len(draw(answers, shots, task.classes, 0))
-            results.append({"method": name, "metric": metric, "shots": shots or "all", "labels": used, **score, "seeds": wanted.seeds})
-        for column, level in enumerate(LEVELS, 1) if intervals else ():
-            score = asdict(over_seeds(coverage, truth, [item[:, [0, column]] for item in intervals]))
-            held = {"method": name, "metric": f"coverage{100 * level:.0f}", "shots": shots or "all", "labels": len(rows)}
-            results.append(held | score | {"seeds": wanted.seeds})
-    return results
-
-
-def _rows(examples: Any, rows: NDArray[np.int64]) -> Any:
-    return examples[rows]
-
-
-def draw(answers: NDArray[np.generic], shots: int, classes: int, seed: int) -> NDArray[np.int64]:
-    """Rows to learn from: as many as asked for, at random, but at least one of each class; ascending.
-
-    Parameters
-    ----------
-    answers : ndarray, shape (N,)
-    shots : int
-        `ALL`, or more than there are, takes all.
-    classes : int
-        0 for numbers.
-    seed : int
-    """
-    count = len(answers)
-    if shots == ALL or shots >= count:
-        return np.arange(count)
-    order = np.random.default_rng([seed, 13]).permutation(count)
-    # the first of each class comes before the rest
-    first = [order[answers[order] == code][:1] for code in range(classes)]
-    ahead = np.concatenate(first) if first else np.zeros(0, np.int64)
-    rest = order[~np.isin(order, ahead)]
-    return np.sort(np.concatenate([ahead, rest])[: max(shots, len(ahead))])
+def _ratio(results: list[dict[str, Any]], metric: str, level: float) -> dict[str, Any]:
+    """See `galpipe.evaluate.ratio.label_ratios`."""
+    curves: dict[str, dict[int, list[float]]] = {}
+    for row in results:
+        if row["metric"] == metric:
+            curves.setdefault(row["method"], {})[row["labels"]] = row["by_seed"]
+    return {"metric": metric, **label_ratios(curves, level, [name for name in curves if name.startswith("lvm")])}

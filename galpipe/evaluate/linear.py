@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, Ridge
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from galpipe.errors import ConfigurationError
 
@@ -56,7 +57,9 @@ def class_scores(features: Floats, codes: NDArray[np.int64], test: Floats, class
         model = LogisticRegressionCV(
             Cs=STRENGTHS, cv=split, scoring="neg_log_loss", max_iter=2000, l1_ratios=(0.0,), use_legacy_attributes=False
         )
-    fitted = make_pipeline(StandardScaler(with_std=scaled), model).fit(features, codes)
+    # products this small are done before threads have found each other: on a busy machine two take minutes for what one does in seconds
+    with threadpool_limits(1):
+        fitted = make_pipeline(StandardScaler(with_std=scaled), model).fit(features, codes)
     scores = np.zeros((len(test), classes))
     scores[:, present] = fitted.predict_proba(test)
     return scores

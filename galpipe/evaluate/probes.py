@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from galpipe.errors import BadData, ConfigurationError
-from galpipe.evaluate.fewshot import draw, sides
+from galpipe.evaluate.fewshot import sides
 from galpipe.evaluate.linear import Floats, class_scores
 from galpipe.evaluate.scores import METRICS, over_seeds
+from galpipe.evaluate.trainings import draw
 from galpipe.labels.labelset import BATCH, open_labels
 from galpipe.labels.target import TargetSpec
 from galpipe.lvm.inputs import stamp_inputs

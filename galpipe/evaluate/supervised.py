@@ -20,6 +20,9 @@ HELD = 0.2
 
 FEWEST_HELD = 4
 
+Watch = Callable[[int, int], None]
+"""Called as ``watch(epoch, epochs)`` after each epoch."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -32,6 +35,8 @@ class Recipe:
     rate, decay : float
         Of AdamW; the rate falls as a cosine.
     batch : int
+    half : bool
+        Multiply in bfloat16; weights, gradients, batch statistics and losses stay float32.
     """
 
     epochs: int
@@ -39,15 +44,22 @@ class Recipe:
     rate: float
     decay: float
     batch: int
+    half: bool = False
+
+    def work(self, labels: int) -> int:
+        """Examples shown if nothing stops it early: what a training costs, in the same unit for every number of labels."""
+        return self.epochs * labels
 
 
 Forward = Callable[[Tensor, Tensor], Tensor]
 """Answers (K, C) of a batch of examples; the second argument is their rows, test rows counted after the training rows."""
 
 
-def fit(
-    network: nn.Module, forward: Forward, data: tuple[tuple[Tensor, Tensor], NDArray[np.generic], int], run: tuple[Recipe, int]
-) -> Floats:
+Data = tuple[tuple[Tensor, Tensor], NDArray[np.generic], int]
+"""Training and test examples, the training answers, and the number of classes (0: numbers)."""
+
+
+def fit(network: nn.Module, forward: Forward, data: Data, run: tuple[Recipe, int], watch: Watch | None = None) -> Floats:
     """Train on flipped and turned examples, keep the epoch with the least validation loss, answer the test examples.
 
     Parameters
@@ -59,6 +71,7 @@ def fit(
         Examples of shape (K, ..., P, P).
     run : tuple
         Recipe and seed.
+    watch : callable, optional
 
     Returns
     -------
@@ -68,6 +81,7 @@ def fit(
     (train, test), answers, classes = data
     recipe, seed = run
     rng = np.random.default_rng([seed, 17])
+    passed = _in_half(forward) if recipe.half else forward
     scale = _Scale(answers, classes)
     learned, held = _split(answers, classes, rng)
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
@@ -81,16 +95,27 @@ def fit(
             rows = order[first : first + recipe.batch]
             if len(rows) < 2 <= len(order):
                 continue  # batch normalization needs two
-            _step(optimizer, scale.loss(forward(_turned(train[rows], rng), torch.from_numpy(rows)), rows))
-        loss = float(scale.loss(_answers(network, forward, train, held), held))
+            _step(optimizer, scale.loss(passed(_turned(train[rows], rng), torch.from_numpy(rows)), rows))
+        loss = float(scale.loss(_answers(network, passed, train, held), held))
         waited += 1
         if loss < best:
             best, kept, waited = loss, copy.deepcopy(network.state_dict()), 0
+        if watch is not None:
+            watch(epoch + 1, recipe.epochs)
         if waited > recipe.patience:
             break
     network.load_state_dict(kept)
     asked = np.arange(len(test))
-    return scale.decoded(_answers(network, forward, test, asked, offset=len(train)))
+    return scale.decoded(_answers(network, passed, test, asked, offset=len(train)))
+
+
+def _in_half(forward: Forward) -> Forward:
+    def passed(examples: Tensor, rows: Tensor) -> Tensor:
+        with torch.autocast(examples.device.type, torch.bfloat16):
+            answers = forward(examples, rows)
+        return answers.float()
+
+    return passed
 
 
 class _Scale:
@@ -117,10 +142,15 @@ def _split(answers: NDArray[np.generic], classes: int, rng: np.random.Generator)
     order = rng.permutation(len(answers))
     if classes:
         order = order[np.argsort(np.asarray(answers, np.int64)[order], kind="stable")]
-    wanted = max(FEWEST_HELD, round(HELD * len(order)))
+    wanted = _held(len(order))
     held = order[np.unique(np.linspace(0, len(order) - 1, wanted).round().astype(np.int64))]
     rest = np.setdiff1d(order, held)
     return (rest, held) if len(rest) else (order, order)
+
+
+def _held(labels: int) -> int:
+    # of very few labels half: a network must have something to learn from
+    return max(1, min(max(FEWEST_HELD, round(HELD * labels)), labels // 2))
 
 
 def _turned(examples: Tensor, rng: np.random.Generator) -> Tensor:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ from sklearn.metrics import roc_auc_score
 
 from flows.cli.evaluate import evaluate
 from galpipe.errors import BadData, ConfigurationError
-from galpipe.evaluate.fewshot import ALL, FewShot, draw, few_shot, seen_by
+from galpipe.evaluate.fewshot import few_shot, seen_by
 from galpipe.evaluate.linear import class_scores, conformal_half_widths, learn_number, number_scores
-from galpipe.evaluate.methods import Imagenet, Scratch, Task, imagenet_network
+from galpipe.evaluate.methods import Frozen, Imagenet, Run, Scratch, Task, imagenet_network
 from galpipe.evaluate.scores import METRICS, auc, macro_auc, over_seeds, r2
 from galpipe.evaluate.supervised import Recipe
+from galpipe.evaluate.trainings import ALL, FewShot, draw
 from galpipe.labels.labelset import LabelSet, open_labels
 from galpipe.labels.target import TargetSpec
 from galpipe.lvm.inputs import turn_quarters
@@ -115,6 +117,14 @@ class TestLinear:
         scores = class_scores(np.eye(2), np.array([0, 1]), np.eye(2), 2, 0)
         assert scores.argmax(axis=1).tolist() == [0, 1]
 
+    @pytest.mark.parametrize("count", [5, 10])
+    def test_a_handful_of_three_classes(self, count: int) -> None:
+        rng = np.random.default_rng(5)
+        truth = rng.integers(3, size=200)
+        features = rng.normal(0, 0.3, (200, 8)) + np.eye(8)[truth] * 3
+        rows = draw(truth, count, 3, 1)
+        assert macro_auc(truth, class_scores(features[rows], truth[rows], features, 3, 0)) > 0.85
+
     def test_numbers_follow_a_line(self) -> None:
         x = np.random.default_rng(3).normal(size=(60, 3))
         assert r2(x @ [1, 2, 3], number_scores(x[:50], x[:50] @ [1, 2, 3], x)) > 0.99
@@ -165,14 +175,14 @@ class TestFewShot:
 
     def test_networks_learn_it_too(self, tmp_path: Path) -> None:
         train, test = two_kinds(tmp_path / "a.parquet", 24), two_kinds(tmp_path / "b.parquet", 12, first=100)
-        fast = Recipe(epochs=12, patience=12, rate=1e-3, decay=0.0, batch=6)
+        fast = Recipe(epochs=12, patience=12, rate=1e-3, decay=0.0, batch=6, half=True)
         way = Scratch(fast)
         (_, x), (_, unseen) = (way.load(item, np.arange(len(item))) for item in (train, test))
         codes = np.array([0, 1] * 12)
-        scores = way.learn(x, codes, unseen, (Task(2), 1))
+        scores = way.learn(x, codes, unseen, Run(Task(2), 1))
         assert macro_auc(np.array([0, 1] * 6), scores) > 0.9
         once = Scratch(Recipe(epochs=1, patience=1, rate=1e-3, decay=0.0, batch=12))
-        one, again = (once.learn(x, codes, unseen, (Task(2), 1)) for _ in range(2))
+        one, again = (once.learn(x, codes, unseen, Run(Task(2), 1)) for _ in range(2))
         assert np.array_equal(one, again)
 
     def test_finetuning_does_not_change_the_model_it_starts_from(self, tmp_path: Path) -> None:
@@ -184,7 +194,7 @@ class TestFewShot:
         train = two_kinds(tmp_path / "a.parquet", 16)
         _, x = way.load(train, np.arange(16))
         codes = np.array([0, 1] * 8)
-        assert macro_auc(codes, way.learn(x, codes, x, (Task(2), 1))) > 0.9
+        assert macro_auc(codes, way.learn(x, codes, x, Run(Task(2), 1))) > 0.9
         assert all((one == two).all() for one, two in zip(before, start.model.state_dict().values(), strict=True))
 
     def test_one_class_is_refused(self, tmp_path: Path) -> None:
@@ -193,7 +203,52 @@ class TestFewShot:
         with pytest.raises(BadData, match="at least two classes"):
             few_shot(two_kinds(tmp_path / "a.parquet", 8, 50), test, FewShot(COLOR, (ALL,), 1, ("lvm",)), predictor)
 
-    @pytest.mark.parametrize("bad", [{"shots": (1,)}, {"shots": ()}, {"seeds": 0}, {"methods": ("guess",)}, {"methods": ()}])
+    def test_a_killed_run_goes_on_where_it_was(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        train = two_kinds(tmp_path / "a.parquet", 40)
+        wanted = FewShot(COLOR, (6, ALL), (3, 2), ("lvm",), work=tmp_path / "work")
+        whole = few_shot(train, None, FewShot(COLOR, (6, ALL), (3, 2), ("lvm",)), predictor)
+        learn, learned = Frozen.learn, []
+
+        def stopped(self: Frozen, train: object, answers: Any, test: object, run: Run) -> Any:
+            if len(learned) == 2:
+                raise KeyboardInterrupt
+            learned.append(run.seed)
+            return learn(self, train, answers, test, run)
+
+        monkeypatch.setattr(Frozen, "learn", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            few_shot(train, None, wanted, predictor)
+        monkeypatch.setattr(Frozen, "learn", lambda self, *given: learned.append(0) or learn(self, *given))
+        told: list[tuple[str, int, int]] = []
+        assert few_shot(train, None, wanted, predictor, lambda *given: told.append(given)) == whole
+        assert len(learned) == 5 and told == [("lvm", 1, 3), ("lvm", 2, 3), ("lvm", 3, 3)]
+        # with nothing left to learn the pictures are not even read
+        monkeypatch.setattr(Frozen, "load", lambda *_: pytest.fail("read again"))
+        assert few_shot(train, None, wanted, predictor) == whole
+        assert [item["seeds"] for item in whole["results"]] == [3, 2] and len(whole["results"][0]["by_seed"]) == 3
+
+    def test_networks_tell_how_far_they_are(self, tmp_path: Path) -> None:
+        train, told = two_kinds(tmp_path / "a.parquet", 12), []
+        recipe = Recipe(epochs=3, patience=3, rate=1e-3, decay=0.0, batch=12, half=True)
+        way = Scratch(recipe)
+        _, x = way.load(train, np.arange(12))
+        scores = way.learn(x, np.array([0, 1] * 6), x, Run(Task(2), 1, lambda *given: told.append(given)))
+        assert told == [(1, 3), (2, 3), (3, 3)] and scores.sum(axis=1) == pytest.approx(1)
+        assert recipe.work(12) == 36
+
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            {"seeds": (1, 2)},
+            {"shots": (5, 5)},
+            {"ratio_at": 1.5},
+            {"shots": (1,)},
+            {"shots": ()},
+            {"seeds": 0},
+            {"methods": ("guess",)},
+            {"methods": ()},
+        ],
+    )
     def test_senseless_wishes_are_refused(self, bad: dict[str, object]) -> None:
         with pytest.raises(ConfigurationError):
             FewShot(COLOR, **bad)  # type: ignore[arg-type]
@@ -215,8 +270,11 @@ def test_command(tmp_path: Path) -> None:
     assert answer.exit_code == 0, answer.output
     told = json.loads(answer.stdout)
     assert {item["seeds"] for item in told["results"]} == {2} and told["target"] == "kind"
-    wrong = CliRunner().invoke(evaluate, [*call, "--shots", "many", "--json"])
-    assert wrong.exit_code == 2
+    assert told["ratio"]["at"] == 0.9 and list(told["ratio"]["labels"]) == ["lvm"]
+    plain = CliRunner().invoke(evaluate, [*call, "--model", str(tmp_path / "tiny"), "--seeds", "2,1", "--ratio-at", "0.6"])
+    assert plain.exit_code == 0 and "labels for auc 0.6: lvm" in plain.output
+    for wrong in (["--shots", "many"], ["--seeds", "few"], ["--seeds", "1,2,3"]):
+        assert CliRunner().invoke(evaluate, [*call, *wrong, "--json"]).exit_code == 2
 
 
 def test_what_a_model_saw_of_a_set_is_told(tmp_path: Path) -> None:

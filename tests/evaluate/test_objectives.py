@@ -16,10 +16,11 @@ from flows.cli.evaluate import evaluate
 from galpipe.errors import ConfigurationError
 from galpipe.evaluate import objectives
 from galpipe.evaluate.arms import ARMS, ASKED, Material, Rates
-from galpipe.evaluate.fewshot import draw, sides
+from galpipe.evaluate.fewshot import sides
 from galpipe.evaluate.objectives import SHARES, Comparison, Folders, compare_objectives, learn
 from galpipe.evaluate.objectives_figure import draw as draw_curves
 from galpipe.evaluate.probes import Question, embedded, prepare
+from galpipe.evaluate.trainings import draw
 from galpipe.labels.answers import QUESTIONS, SIZE, HumanAnswers
 from galpipe.labels.labelset import open_labels
 from galpipe.labels.mapping import mapped_votes
