@@ -169,10 +169,15 @@ def _real(training: dict[str, Any]) -> list[str]:
     own = training["settings"]
     if not training["real_stamps"]:
         return ["- No real galaxies."]
-    lines = [
+    taught = (
         f"- Distillation: a teacher (EfficientNet-Lite0 with ImageNet weights, tuned for {own['teacher_steps']} steps on the labels below)"
         f" and those labels taught the encoder, {own['distill_steps']} steps of {own['real_batch']} augmented real galaxies by the"
-        " JPEG route.",
+        " JPEG route."
+    )
+    lines = [
+        taught
+        if own["distill_steps"]
+        else "- Distillation of real galaxies: in the model that it began from; the last loop goes on with it.",
         "",
         "| real set | galaxies whose pixels trained | of these, whose labels trained |",
         "|---|---|---|",
