@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from galpipe.lvm.mocksky import training_specs
+from galpipe.lvm.mocksky import FULL, training_specs
 from galpipe.mock.spec import MockSpec
 
 CALIBRATION_SEED_OFFSET = 4200
@@ -17,8 +17,8 @@ FIRST_SEED_OFFSET = 4000
 MOST_BRICKS = 100
 """Calibration bricks that have seeds of their own before the benchmark's come."""
 
-THIN, MIDDLE, FULL = (1500, 22.5), (3000, 22.5), (5600, 23.7)
-"""Faint galaxies in a brick and their limit; the last is as dense and as deep as the survey's tables."""
+THIN, MIDDLE = (1500, 22.5), (3000, 22.5)
+"""Faint galaxies in a brick and their limit, as `FULL`."""
 
 PLACES: tuple[tuple[tuple[float, float], tuple[int, float]], ...] = (
     ((40.4, 4.4), FULL),
