@@ -30,8 +30,8 @@ Progress = Callable[[str, int, int], None]
 Tuned = Mapping[str, Sequence[Restorer]]
 
 TUNED: Tuned = {
-    "richardson-lucy": (Lucy(3, True),) * (len(SNR_EDGES) - 1),
-    "wavelet": (Wavelet("BayesShrink", 1.0, 3),) * (len(SNR_EDGES) - 1),
+    "richardson-lucy": (Lucy(2, True),) * (len(SNR_EDGES) - 1),
+    "wavelet": (Wavelet("BayesShrink", 1.0, 2),) * (len(SNR_EDGES) - 1),
 }
 """Parameters per bin of S/N, as `tune` chose them."""
 
