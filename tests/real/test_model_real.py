@@ -6,8 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
+from torch.nn import functional
 
+from galpipe.lvm.inputs import stamp_inputs, turned_inputs
 from galpipe.lvm.realset import real_set
+from galpipe.lvm.weights import load_model
+from galpipe.stamps.external import read_stamps
+from galpipe.stamps.stampset import StampSet
 
 
 def linked(shared_data: Path, folder: Path, *sets: str) -> Path:
@@ -40,3 +46,14 @@ def test_a_set_can_be_kept_from_sight_with_its_galaxies_elsewhere(shared_data: P
     found = real_set(folder, unseen=("sdss_gz2_votes",))
     assert found is not None and len(found.pack) == 14 + 52 and set(found.sets) == {"stamps", "legacy_galaxy10"}
     assert not found.answers.weights.any()
+
+
+def test_a_real_stamp_turned_by_quarters_embeds_alike(shared_data: Path) -> None:
+    encoder = load_model().model.encoder
+    found = [item for item in read_stamps(sorted((shared_data / "stamps").glob("*.fits"))) if isinstance(item, StampSet)]
+    assert sum(len(item) for item in found) == 14
+    for stamps in found:
+        inputs = stamp_inputs(stamps)
+        with torch.inference_mode():
+            one, *others = (encoder(turned_inputs(inputs, quarters)).embedding for quarters in range(4))
+        assert min(float(functional.cosine_similarity(one, other).min()) for other in others) > 0.98
