@@ -159,7 +159,7 @@ def _metric(training: dict[str, Any]) -> list[str]:
     if not told:
         return []
     return [
-        f"- The embedding's metric: {told['answers']:.0f} answers of people, of {told['galaxies']:.0f} galaxies made the axes long"
+        f"- The embedding's metric: {told['answers']:.0f} answers of people about {told['galaxies']:.0f} real galaxies made the axes long"
         f" along which they tell galaxies apart (effectively {told['axes']:.0f} axes count); a linear map, nothing is lost."
     ]
 
