@@ -17,7 +17,7 @@ from galpipe.errors import ConfigurationError
 Floats = NDArray[np.float64]
 
 STRENGTHS = np.logspace(-4, 1, 6)
-"""Inverse regularization strengths that cross-validation chooses from; features are standardized."""
+"""Inverse regularization strengths that cross-validation chooses from; features vary by about 1."""
 
 FOLDS = 5
 LEVELS = (0.68, 0.95)

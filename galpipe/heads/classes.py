@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from galpipe.columns import Column
 from galpipe.errors import ConfigurationError
 from galpipe.heads.bands import SETS, band_sets, fill_unmeasured
-from galpipe.heads.base import Head, Outputs, RawOutputs, Score, StampContext, Truth
+from galpipe.heads.base import Head, Outputs, RawOutputs, Score, StampContext, Truth, rebase_linear
 from galpipe.lvm.encoder import Features, LabelTask, ModelSettings, full_precision
 
 Floats = NDArray[np.float64]
@@ -100,6 +100,14 @@ class Classes(Head):
         with full_precision(features.embedding):
             answer: Tensor = self.linear((features.embedding.float() - self.center) / self.spread)
         return {"answer": answer}
+
+    def rebase(self, matrix: Tensor) -> None:
+        """See `Head.rebase`."""
+        with torch.no_grad():
+            self.linear.weight /= self.spread
+            self.center.copy_(self.center.double().cpu() @ matrix)
+            self.spread.fill_(1.0)
+        rebase_linear(self.linear, matrix)
 
     def targets(self, truth: Truth) -> Outputs:
         """Nothing: mock truth does not know the labels."""

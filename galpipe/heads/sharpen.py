@@ -73,7 +73,7 @@ class FilterBank(nn.Module):
         """Restored pixels with the flux that they lost: medians in asinh units are less than mean fluxes wherever noise matters.
 
         The restored image, blurred back to the input's PSF, is compared with the input over `RETURN`; where there is a source (`LIT`) and
-        little lacks (`TRUSTED`), pixels are multiplied by what would make it whole: one step of Richardson and Lucy's on a smooth scale.
+        little lacks (`TRUSTED`), pixels are multiplied by what would make it whole, in the manner of a step of Richardson and Lucy's.
 
         Parameters
         ----------

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from galpipe.errors import ConfigurationError
 from galpipe.lvm.mocksky import FULL, training_specs
 from galpipe.mock.spec import MockSpec
 
 CALIBRATION_SEED_OFFSET = 4200
-"""Calibration bricks have seeds this far from the training bricks'; none of the benchmark's is among the next thousand but 4,300."""
+"""Calibration bricks have seeds this far from the training bricks'; the benchmark's begin with 5,004 and 5,101."""
 
 FIRST_SEED_OFFSET = 4000
 """The same of weights up to version 3, whose two calibration bricks were drawn as training bricks are."""
 
 MOST_BRICKS = 100
-"""Calibration bricks that have seeds of their own before the benchmark's come."""
+"""Calibration bricks that have seeds of their own."""
 
 THIN, MIDDLE = (1500, 22.5), (3000, 22.5)
 """Faint galaxies in a brick and their limit, as `FULL`."""
@@ -44,6 +45,8 @@ def calibration_specs(bricks: int, seed: int, sky: str = "survey") -> list[MockS
     sky : str
         ``plain`` or ``survey``.
     """
+    if bricks > MOST_BRICKS:
+        raise ConfigurationError(f"at most {MOST_BRICKS} bricks to calibrate on", str(bricks))
     specs = []
     for number, spec in enumerate(training_specs(bricks, seed, sky)):
         center, density = PLACES[number] if number < len(PLACES) else (spec.center, (THIN, FULL)[number // 2 % 2])

@@ -54,7 +54,7 @@ def card_text(card: dict[str, Any], settings: ModelSettings) -> str:
         *_began(training),
         *_real(training),
         f"- Every head on mock stamps, and the embedding on real ones in the same steps: {own['polish_steps']} steps of {own['batch']} mock"
-        f" and {own['joint_batch'] if training['real_stamps'] else 0} real stamps, seed {own['seed']}.",
+        f" and {own['joint_batch'] if training['real_stamps'] else 0} real stamps (since version 4 each twice), seed {own['seed']}.",
         *_metric(training),
         f"- Heads alone on the finished encoder, morphology excepted: {own['settle_steps']} steps of {own['batch']} mock stamps.",
         f"- Time: {training['seconds'] / 60:.0f} minutes, {own['threads']} thread(s), {training['processor']}, code {training['code']}.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import torch
 
 from galpipe.code_version import code_version
+from galpipe.commit import write_bytes
+from galpipe.errors import ConfigurationError
 from galpipe.lvm.calibrate import calibrate
 from galpipe.lvm.calibrationsky import CALIBRATION_SEED_OFFSET, calibration_specs
 from galpipe.lvm.card import card_text
@@ -157,6 +160,7 @@ def train_model(settings: TrainSettings, places: Places, progress: Progress | No
     # stamps and checkpoints of one sky are not another's
     work = places.work / settings.sky
     with first_rank_first():
+        _one_training(settings, places, work)
         bricks = mock_bricks(settings, work, progress)
         pack = read_packs(bricks["train"])
         real = _real(settings, places.real, work)
@@ -172,7 +176,8 @@ def train_model(settings: TrainSettings, places: Places, progress: Progress | No
         history["distill"] = distill(student, (real, lesson), settings.distilling(), work, progress)
         mixed = (pack, (real, lesson), settings.joint_batch)
         history["polish"] = joint(student, mixed, settings.polishing(), work, SECOND, progress)
-        metric = set_metric(model, real, work, progress)
+        with first_rank_first():
+            metric = set_metric(model, real, work, progress)
     history["settle"] = settle(model, pack, settings.settling(), work, progress)
     facts: dict[str, Any] = {
         "seconds": sum(part[-1]["seconds"] for part in history.values() if part),
@@ -188,6 +193,35 @@ def train_model(settings: TrainSettings, places: Places, progress: Progress | No
         "processor": torch.backends.cpu.get_cpu_capability(),
     }
     return places.out if rank() else finish(settings, model, (pack, bricks), facts, (work, places.out))
+
+
+def _one_training(settings: TrainSettings, places: Places, work: Path) -> None:
+    """Refuse a work folder of another training: its checkpoints know labels and pixels that this one may have to leave out.
+
+    Raises
+    ------
+    ConfigurationError
+        If the folder was made with other galaxies, another model to begin from, or another seed or size.
+    """
+    files = sorted(places.real.glob("*/*")) if places.real is not None else []
+    mine = {
+        "without": settings.without,
+        "unseen": settings.unseen,
+        "start": read_card(places.start)["sha256"] if places.start is not None else "",
+        "real": [f"{file.name} {file.stat().st_size}" for file in files if file.suffix in (".parquet", ".fits")],
+        "seeds": [settings.seed, settings.sky_seed, settings.bricks],
+        "model": settings.model.as_dict(),
+    }
+    place = work / "training.json"
+    if not place.exists():
+        write_bytes(place, json.dumps(mine, indent=1).encode())
+        return
+    theirs = json.loads(place.read_text())
+    other = [name for name, value in json.loads(json.dumps(mine)).items() if theirs.get(name) != value]
+    if other:
+        raise ConfigurationError(
+            "a work folder of this training, or a new one (--work)", f"one with other {', '.join(other)}", file=str(work)
+        )
 
 
 def mock_bricks(settings: TrainSettings, work: Path, progress: Progress | None) -> dict[str, list[Path]]:

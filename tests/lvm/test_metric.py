@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 
 from galpipe.evaluate.linear import class_scores
 from galpipe.evaluate.scores import auc
+from galpipe.heads.classes import Classes
 from galpipe.labels.answers import QUESTIONS, SIZE, HumanAnswers, nothing
 from galpipe.lvm.distill import turn_loss
+from galpipe.lvm.encoder import LabelTask
 from galpipe.lvm.inputs import joined_inputs, stamp_inputs, turned_inputs
 from galpipe.lvm.metric import KEPT, answers_metric, set_metric
 from galpipe.lvm.model import new_model
@@ -89,3 +92,16 @@ def test_turning_costs_nothing_where_the_embedding_does_not_turn() -> None:
     galaxies = torch.randn(5, 8)
     assert float(turn_loss(torch.cat([galaxies, galaxies]))) == 0
     assert float(turn_loss(torch.cat([galaxies, galaxies.flip(0)]))) > 0.5
+
+
+def test_a_task_of_a_label_file_answers_as_before() -> None:
+    head = Classes.of(LabelTask("kind", ("a", "b")), TINY)
+    head.center.copy_(torch.randn(TINY.embedding))
+    head.spread.copy_(torch.rand(TINY.embedding) + 0.5)
+    matrix = torch.randn(TINY.embedding, TINY.embedding, dtype=torch.float64) + 3 * torch.eye(TINY.embedding)
+    inputs = stamp_inputs(toy_pack(3).stamps())
+    seen = new_model(TINY, 1).eval().encoder(inputs)
+    before = head(seen)["answer"]
+    head.rebase(matrix)
+    after = head(replace(seen, embedding=(seen.embedding.double() @ matrix).float()))["answer"]
+    assert torch.allclose(before, after, rtol=1e-3, atol=1e-3)

@@ -125,3 +125,20 @@ def test_a_model_without_its_calibration_never_stands_where_users_look(tmp_path:
     with pytest.raises(Interrupted):
         train.finish(settings, new_model(TINY, 1), (toy_pack(4), bricks), {}, (tmp_path / "work", tmp_path / "out"))
     assert not (tmp_path / "out").exists() and (tmp_path / "work" / "unfinished" / WEIGHTS_FILE).exists()
+
+
+def test_a_work_folder_of_another_training_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise Interrupted
+
+    monkeypatch.setattr(train, "mock_bricks", stop)
+    places = train.Places(tmp_path / "work", tmp_path / "out")
+    settings = TrainSettings(model=TINY)
+    # twice the same goes on; labels that were learned must not reach a training without them
+    for wanted, error in (
+        (settings, Interrupted),
+        (settings, Interrupted),
+        (replace(settings, without="sdss_gz2_votes"), ConfigurationError),
+    ):
+        with pytest.raises(error):
+            train.train_model(wanted, places)
