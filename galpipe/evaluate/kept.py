@@ -19,7 +19,7 @@ from galpipe.labels.sources import Item
 
 Floats = NDArray[np.float64]
 
-VERSION = 1
+VERSION = 2
 """Raised by hand when the code that learns changes what it answers."""
 
 

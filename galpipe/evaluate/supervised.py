@@ -20,6 +20,9 @@ HELD = 0.2
 
 FEWEST_HELD = 4
 
+SETTLING = 256
+"""Examples whose statistics batch normalization answers with."""
+
 Watch = Callable[[int, int], None]
 """Called as ``watch(epoch, epochs)`` after each epoch."""
 
@@ -96,6 +99,7 @@ def fit(network: nn.Module, forward: Forward, data: Data, run: tuple[Recipe, int
             if len(rows) < 2 <= len(order):
                 continue  # batch normalization needs two
             _step(optimizer, scale.loss(passed(_turned(train[rows], rng), torch.from_numpy(rows)), rows))
+        _settle(network, passed, train, learned[:SETTLING])
         loss = float(scale.loss(_answers(network, passed, train, held), held))
         waited += 1
         if loss < best:
@@ -161,6 +165,27 @@ def _turned(examples: Tensor, rng: np.random.Generator) -> Tensor:
         turned = torch.rot90(example, int(turn) % 4, dims=(-2, -1))
         found.append(turned.flip(-1) if turn >= 4 else turned)
     return torch.stack(found)
+
+
+def _settle(network: nn.Module, forward: Forward, examples: Tensor, rows: NDArray[np.int64]) -> None:
+    """Give batch normalization the statistics of the weights as they are now.
+
+    Its running means lag tens of steps behind. With few labels that is many epochs, in which the validation loss tells of the lag alone
+    and the first epoch, where nothing is learned, looks best.
+    """
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    if not layers or len(rows) < 2:
+        return
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain mean over the batches
+    network.train()
+    with torch.no_grad():
+        for part in np.array_split(rows, max(1, -(-len(rows) // 64))):
+            forward(examples[part], torch.from_numpy(part))
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
 
 
 def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

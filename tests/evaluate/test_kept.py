@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -19,6 +19,7 @@ def never() -> Answer:
     raise AssertionError("learned again")
 
 
+@settings(deadline=None, max_examples=40)
 @given(arrays(np.float64, array_shapes(min_dims=1, max_dims=2)), st.integers(1, 2000), st.lists(st.floats(0, 9), max_size=2))
 def test_an_answer_comes_back_as_it_was(predicted: np.ndarray, labels: int, half_widths: list[float]) -> None:
     answer = Answer(np.arange(len(predicted)), predicted, labels, np.array(half_widths, np.float64))

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from galpipe.evaluate.ratio import Between, label_ratios, labels_needed
@@ -13,6 +13,7 @@ COUNTS = (20, 50, 100, 400, 1171)
 INFINITE = math.inf
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.floats(1.5, 6.9), st.floats(0.01, 0.3))
 def test_a_line_in_log_labels_is_read_off_exactly(log_needed: float, slope: float) -> None:
     scores = [0.9 + slope * (math.log(count) - log_needed) for count in COUNTS]
@@ -23,6 +24,7 @@ def test_a_line_in_log_labels_is_read_off_exactly(log_needed: float, slope: floa
         assert needed.low == needed.high == pytest.approx(math.exp(log_needed))
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=5), st.floats(0.01, 0.99))
 def test_labels_lie_within_what_was_measured_or_are_a_bound(scores: list[float], level: float) -> None:
     counts = COUNTS[: len(scores)]
