@@ -120,13 +120,13 @@ def compare_objectives(wanted: Comparison, folders: Folders, progress: Progress 
         If an arm in ``folders.work`` is of other settings, or what an arm needs is not there.
     """
     torch.set_num_threads(wanted.threads)
-    missing = [name for name in wanted.arms if _finished(folders.work, name, wanted) is None]
+    missing = [name for name in wanted.arms if _finished(folders, name, wanted) is None]
     if missing:
         material = Material(folders.training, folders.work, wanted.model, wanted.rates, wanted.seed, wanted.bricks)
         probes = [prepare(folders.labels, question, wanted.seeds) for question in wanted.questions]
         for name in missing:
-            _write(folders.work, name, run_arm(name, material, probes, wanted, progress) | {"bound": wanted.bound()})
-    arms = {name: _finished(folders.work, name, wanted) or {} for name in wanted.arms}
+            _write(folders.work, name, run_arm(name, material, probes, wanted, progress) | {"bound": made_of(folders, wanted)})
+    arms = {name: _finished(folders, name, wanted) or {} for name in wanted.arms}
     facts = {key: value for key, value in wanted.bound().items() if key != "questions"}
     probed = next(iter(arms.values()))["probes"]
     shown = {name: {key: value for key, value in arm.items() if key not in ("bound", "probes")} for name, arm in arms.items()}
@@ -199,12 +199,21 @@ def _write(work: Path, name: str, result: dict[str, Any]) -> None:
     write_bytes(_place(work, name), json.dumps(result, indent=1).encode())
 
 
-def _finished(work: Path, name: str, wanted: Comparison) -> dict[str, Any] | None:
-    place = _place(work, name)
+def made_of(folders: Folders, wanted: Comparison) -> dict[str, Any]:
+    """The settings, and what lies in the folders that an arm learns from and is probed on: names and sizes."""
+    roots = (folders.training / "packs" / "train", folders.training / "real", folders.training / "lesson")
+    files = sorted([*(file for root in roots for file in root.rglob("*") if file.is_file()), *folders.labels.glob("*.parquet")])
+    return wanted.bound() | {"files": [f"{file.parent.name}/{file.name} {file.stat().st_size}" for file in files]}
+
+
+def _finished(folders: Folders, name: str, wanted: Comparison) -> dict[str, Any] | None:
+    place, bound = _place(folders.work, name), made_of(folders, wanted)
     if not place.exists():
         return None
     result: dict[str, Any] = json.loads(place.read_text())
-    if result.get("bound") != wanted.bound():
-        differing = {key: value for key, value in wanted.bound().items() if result.get("bound", {}).get(key) != value}
+    if result.get("bound") != bound:
+        differing = {key: value for key, value in bound.items() if result.get("bound", {}).get(key) != value}
+        if "files" in differing:
+            differing["files"] = f"{len(bound['files'])} in {folders.training} and {folders.labels}"
         raise ConfigurationError(f"an arm made with {differing}, or another --work folder", "one of other settings", file=str(place))
     return result

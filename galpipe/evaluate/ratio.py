@@ -15,6 +15,9 @@ RESAMPLES = 500
 INTERVAL = (2.5, 97.5)
 """Percentiles of the stated interval."""
 
+LEAST_DRAWS = 5
+"""Seeds of a number of labels below which resampling them says nothing."""
+
 Curve = Mapping[int, Sequence[float]]
 """Scores of each seed by number of labels."""
 
@@ -98,7 +101,8 @@ def label_ratios(curves: Mapping[str, Curve], level: float, ours: Sequence[str],
     -------
     dict
         ``at``, ``labels`` by method, and ``pairs`` with ``method``, ``other``, ``low``, ``high``, ``text`` (such as ``> 50``) and
-        ``interval``: the 95 % interval from resampled seeds (each number of labels by itself), None where there is no bound on that side.
+        ``interval``: the 95 % interval from resampled seeds (each number of labels by itself; test galaxies stay), None where
+        there is no bound on that side, or a number of labels has fewer than `LEAST_DRAWS` seeds.
     """
     curves = {name: curve for name, curve in curves.items() if curve}
     needed = {name: _of_means(curve, level, None) for name, curve in curves.items()}
@@ -109,7 +113,9 @@ def label_ratios(curves: Mapping[str, Curve], level: float, ours: Sequence[str],
         for other in (name for name in curves if name not in ours):
             ratios = [one.over(two) for one, two in zip(drawn[other], drawn[own], strict=True)]
             ratio = needed[other].over(needed[own])
-            pairs.append({"method": own, "other": other, **ratio.plain(), "interval": list(_interval(ratios))})
+            enough = all(len(scores) >= LEAST_DRAWS for curve in (curves[own], curves[other]) for scores in curve.values())
+            interval = list(_interval(ratios)) if enough else [None, None]
+            pairs.append({"method": own, "other": other, **ratio.plain(), "interval": interval})
     return {"at": level, "labels": {name: item.plain() for name, item in needed.items()}, "pairs": pairs}
 
 

@@ -17,7 +17,7 @@ from galpipe.errors import ConfigurationError
 from galpipe.evaluate import objectives
 from galpipe.evaluate.arms import ARMS, ASKED, Material, Rates
 from galpipe.evaluate.fewshot import sides
-from galpipe.evaluate.objectives import SHARES, Comparison, Folders, compare_objectives, learn
+from galpipe.evaluate.objectives import SHARES, Comparison, Folders, compare_objectives, learn, made_of
 from galpipe.evaluate.objectives_figure import draw as draw_curves
 from galpipe.evaluate.probes import Question, embedded, prepare
 from galpipe.evaluate.trainings import draw
@@ -124,7 +124,9 @@ def test_a_second_call_runs_nothing_and_a_killed_one_goes_on(given: Folders, tmp
     monkeypatch.setattr(objectives, "run_arm", watched)
     found = compare_objectives(wanted, places)
     assert ran == ["reconstruction"]
-    assert compare_objectives(wanted, replace(places, labels=tmp_path / "gone")) == found and len(ran) == 1
+    assert compare_objectives(wanted, places) == found and len(ran) == 1
+    with pytest.raises(ConfigurationError, match=r"none\.json.*'files'"):
+        compare_objectives(wanted, replace(places, labels=tmp_path / "gone"))
     with pytest.raises(ConfigurationError, match=r"none\.json.*'seed': 2"):
         compare_objectives(replace(wanted, seed=2), places)
 
@@ -202,9 +204,9 @@ def test_the_command_draws_and_writes_what_is_finished(tmp_path: Path) -> None:
     folder, work = toy_folder(tmp_path / "model"), tmp_path / "work"
     work.mkdir()
     told = compared()
-    wanted = Comparison(seconds=20.0, arms=tuple(told["arms"]))
+    wanted, folders = Comparison(seconds=20.0, arms=tuple(told["arms"])), Folders(tmp_path, tmp_path, work)
     for name, arm in told["arms"].items():
-        (work / f"{name}.json").write_text(json.dumps(arm | {"probes": told["probes"], "bound": wanted.bound()}))
+        (work / f"{name}.json").write_text(json.dumps(arm | {"probes": told["probes"], "bound": made_of(folders, wanted)}))
     asked = ["--training", str(tmp_path), "--labels", str(tmp_path), "--work", str(work), "--seconds", "20", "--arms", "none,truth"]
     written = ["--plot", str(tmp_path / "curves.png"), "--table", str(tmp_path / "table.md"), "--into", str(folder)]
     result = CliRunner().invoke(evaluate, ["objectives", *asked, *written, "--json"])

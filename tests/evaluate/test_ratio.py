@@ -85,5 +85,10 @@ class TestRatios:
         assert pair["other"] == "resnet18" and pair["interval"][1] is None and pair["interval"][0] > 1
         assert set(found["labels"]) == {"lvm", "resnet18"}
 
+    def test_few_draws_give_no_interval(self) -> None:
+        curves = {"lvm": self.curve(math.log(30), 0.01, 1), "resnet18": {20: [0.8], 500: [0.95]}}
+        (pair,) = label_ratios(curves, 0.9, ["lvm"])["pairs"]
+        assert pair["interval"] == [None, None] and pair["low"] == pair["high"] > 1
+
     def test_nothing_to_divide_by(self) -> None:
         assert label_ratios({"resnet18": {20: [0.8], 50: [0.95]}}, 0.9, [])["pairs"] == []
