@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +16,10 @@ from torch import Tensor, nn
 
 from galpipe.commit import write_bytes
 from galpipe.errors import ConfigurationError
-from galpipe.heads.morphology import Morphology
 from galpipe.lvm.contrast import Paired, contrast
-from galpipe.lvm.distill import Student, Taught, real_batches, taught_loss
+from galpipe.lvm.distill import Student, Taught, joint_task, real_batches, taught_loss
 from galpipe.lvm.encoder import ModelSettings
-from galpipe.lvm.finetune import FIRST, SECOND, Labelled, multi_task
+from galpipe.lvm.finetune import FIRST, SECOND, multi_task
 from galpipe.lvm.loop import CHECKPOINT, LoopSettings, Task
 from galpipe.lvm.mocksky import read_packs
 from galpipe.lvm.model import GalaxyModel, device_of, new_model
@@ -214,22 +213,9 @@ def _imagenet(material: Material) -> Arm:
 
 
 def _joint(material: Material) -> Arm:
-    """As the joint loop of a training (`galpipe.lvm.distill.joint`)."""
     learner, loop, share = _student(material, heads=True), material.loop(material.rates.batch), material.rates.joint_batch
-    mock = multi_task(learner.model, material.mock, loop, SECOND)
-    batches = real_batches(material.real, material.lesson, share, material.seed, pairs=True)
-    voters = "morphology" in learner.model.settings.heads
-    if voters:
-        for mapped in material.real.votes:
-            cast(Morphology, learner.model.head("morphology")).learned_from(mapped)
-
-    def batch(step: int) -> tuple[Labelled, Taught]:
-        return mock.batch(step), batches.batch(step)
-
-    def loss(content: tuple[Labelled, Taught]) -> dict[str, Tensor]:
-        return mock.loss(content[0]) | taught_loss(learner, content[1], voters, pairs=True)
-
-    return Arm(learner.model, learner, Task("joint", batch, loss), loop.batch + share, "distillation and mock truth in every step")
+    task = joint_task(learner, (material.mock, (material.real, material.lesson), share), loop, SECOND)
+    return Arm(learner.model, learner, task, loop.batch + share, "distillation and mock truth in every step")
 
 
 def _student(material: Material, heads: bool = False) -> Student:

@@ -163,8 +163,13 @@ def taught_loss(student: Student, content: Taught, voters: bool = False, pairs: 
 
 
 def turn_loss(embedding: Tensor) -> Tensor:
-    """How far views and their turned copies (the second half of the rows) are apart, over how far galaxies are apart."""
+    """How far views and their turned copies (the second half of the rows) are apart, over how far galaxies are apart.
+
+    Zero for a single galaxy, which says nothing of that.
+    """
     one, other = embedding.chunk(2)
+    if len(one) < 2:
+        return embedding.sum() * 0
     apart = one.detach().var(dim=0, unbiased=False).mean()
     return functional.mse_loss(one, other) / (apart + 1e-6)
 
@@ -192,7 +197,20 @@ def joint(
     phase: Phase,
     progress: Progress | None = None,
 ) -> list[dict[str, float]]:
-    """Every head on mock stamps, and the embedding on real galaxies, in every step.
+    """Every head on mock stamps, and the embedding on real galaxies, in every step; arguments as `joint_task`.
+
+    Returns
+    -------
+    list of dict
+        The loop's history.
+    """
+    return train(student, joint_task(student, data, settings, phase), settings, folder, progress)
+
+
+def joint_task(
+    student: Student, data: tuple[Pack, tuple[RealSet, Lesson], int], settings: LoopSettings, phase: Phase
+) -> Task[tuple[Labelled, Taught]]:
+    """Batches and loss of `joint`.
 
     Parameters
     ----------
@@ -217,4 +235,4 @@ def joint(
     def loss(content: tuple[Labelled, Taught]) -> dict[str, Tensor]:
         return mock.loss(content[0]) | taught_loss(student, content[1], voters, pairs=True)
 
-    return train(student, Task(phase.name, batch, loss), settings, folder, progress)
+    return Task(phase.name, batch, loss)

@@ -8,12 +8,14 @@ Res. 12, 149). A prior N(0, C) is the plain one after the embedding is multiplie
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from galpipe.commit import replace_folder
 from galpipe.labels.answers import HumanAnswers, spread_weights
@@ -48,7 +50,7 @@ def set_metric(model: GalaxyModel, real: RealSet, folder: Path, progress: Progre
     real : RealSet
         Its own galaxies and answers; without any answer nothing changes.
     folder : Path
-        Keeps the metric in ``metric/``, so that an interrupted training need not look at every galaxy again.
+        Keeps the metric in ``metric/``, so that an interrupted training need not look at every galaxy again; another encoder's is replaced.
     progress : callable, optional
 
     Returns
@@ -59,19 +61,28 @@ def set_metric(model: GalaxyModel, real: RealSet, folder: Path, progress: Progre
     known = np.flatnonzero(real.answers.weights.sum(axis=1) > 0)
     if not len(known):
         return {}
-    place = folder / KEEP
-    if not place.exists():
+    place, encoder = folder / KEEP, _digest(model.encoder)
+    if not place.exists() or json.loads((place / "told.json").read_text())["encoder"] != encoder:
         embeddings = embedded(model, real.pack.stamps().take(known), progress)
         matrix, told = answers_metric(embeddings, real.answers.take(known))
         with replace_folder(place) as aside:
             np.save(aside / "matrix.npy", matrix, allow_pickle=False)
-            (aside / "told.json").write_text(json.dumps({"answers": told, "galaxies": len(embeddings), "axes": _axes(embeddings @ matrix)}))
+            facts = {"answers": told, "galaxies": len(embeddings), "axes": _axes(embeddings @ matrix)}
+            (aside / "told.json").write_text(json.dumps({"encoder": encoder, "facts": facts}))
     given = torch.from_numpy(np.load(place / "matrix.npy", allow_pickle=False))
     model.encoder.metric.copy_((model.encoder.metric.double().cpu() @ given).to(model.encoder.metric.device))
     for head in model.head_list():
         head.rebase(given)
-    facts: dict[str, float] = json.loads((place / "told.json").read_text())
-    return facts
+    kept: dict[str, float] = json.loads((place / "told.json").read_text())["facts"]
+    return kept
+
+
+def _digest(encoder: nn.Module) -> str:
+    """sha256 of the weights that a metric belongs to."""
+    digest = hashlib.sha256()
+    for name, value in encoder.state_dict().items():
+        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _axes(embeddings: Floats) -> float:

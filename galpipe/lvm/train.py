@@ -20,7 +20,7 @@ from galpipe.lvm.encoder import ModelSettings
 from galpipe.lvm.evaluate import evaluate
 from galpipe.lvm.finetune import FIRST, SECOND, finetune, settle
 from galpipe.lvm.frozen import HELD_SEED_OFFSET, fit_frozen
-from galpipe.lvm.loop import LoopSettings, Progress
+from galpipe.lvm.loop import CHECKPOINT, LoopSettings, Progress
 from galpipe.lvm.metric import set_metric
 from galpipe.lvm.mocksky import mock_packs, read_packs, training_specs
 from galpipe.lvm.model import GalaxyModel, device_of, new_model
@@ -214,6 +214,8 @@ def _one_training(settings: TrainSettings, places: Places, work: Path) -> None:
     }
     place = work / "training.json"
     if not place.exists():
+        if any(work.glob(f"*-{CHECKPOINT}")):
+            raise ConfigurationError("a work folder that says of which training it is, or a new one", "checkpoints alone", file=str(work))
         write_bytes(place, json.dumps(mine, indent=1).encode())
         return
     theirs = json.loads(place.read_text())
@@ -239,19 +241,13 @@ def _real(settings: TrainSettings, folder: Path | None, work: Path) -> RealSet |
     """Real galaxies, read once."""
     if folder is None:
         return None
-    place = work / _named("real", settings)
+    place = work / "real"
     if not place.exists():
         found = real_set(folder, *(tuple(name for name in told.split(",") if name) for told in (settings.without, settings.unseen)))
         if found is None:
             return None
         write_real(place, found)
     return read_real(place)
-
-
-def _named(kind: str, settings: TrainSettings) -> str:
-    """Name of what was made of real galaxies with some sets left out."""
-    told = {"without": settings.without, "unseen": settings.unseen}
-    return "-".join((kind, *(f"{word}-{name}" for word, names in told.items() for name in names.split(",") if name)))
 
 
 def _begin(
@@ -284,9 +280,8 @@ def _lesson(
     settings: TrainSettings, real: RealSet, work: Path, history: dict[str, list[dict[str, float]]], progress: Progress | None
 ) -> Lesson:
     """What the teacher says, asked once."""
-    name = _named("lesson", settings)
-    place = work / name
-    teacher, history["teacher"] = train_teacher(real.pictures, real.answers, settings.teaching(), work / f"{name}-teacher", progress)
+    place = work / "lesson"
+    teacher, history["teacher"] = train_teacher(real.pictures, real.answers, settings.teaching(), work / "lesson-teacher", progress)
     with first_rank_first():
         if not place.exists():
             write_lesson(place, lessons(teacher.eval(), real.pictures, progress))

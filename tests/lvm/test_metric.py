@@ -67,6 +67,10 @@ def test_heads_answer_as_before_and_the_file_keeps_the_metric(tmp_path: Path) ->
     assert told["answers"] == 1 and told["galaxies"] == 60 and 1 <= told["axes"] <= TINY.embedding
     again = new_model(TINY, 1).eval()
     assert set_metric(again, real, tmp_path) == told and torch.equal(again.encoder.metric, model.encoder.metric)
+    # another encoder in the same folder does not get this one's
+    other = new_model(TINY, 2).eval()
+    set_metric(other, real, tmp_path)
+    assert not torch.allclose(other.encoder.metric, model.encoder.metric, atol=0.1)
     save_model(tmp_path / "m", model, {"name": "toy", "version": "1"}, "")
     loaded = load_model(tmp_path / "m").model
     for one, close in ((model, 1e-3), (loaded, 5e-2)):
@@ -92,6 +96,8 @@ def test_turning_costs_nothing_where_the_embedding_does_not_turn() -> None:
     galaxies = torch.randn(5, 8)
     assert float(turn_loss(torch.cat([galaxies, galaxies]))) == 0
     assert float(turn_loss(torch.cat([galaxies, galaxies.flip(0)]))) > 0.5
+    # one galaxy, as a rank of many may have, must not blow up
+    assert float(turn_loss(torch.randn(2, 8))) == 0
 
 
 def test_a_task_of_a_label_file_answers_as_before() -> None:

@@ -142,3 +142,6 @@ def test_a_work_folder_of_another_training_is_refused(tmp_path: Path, monkeypatc
     ):
         with pytest.raises(error):
             train.train_model(wanted, places)
+    (tmp_path / "old" / settings.sky / "distill-checkpoint").mkdir(parents=True)
+    with pytest.raises(ConfigurationError, match="checkpoints alone"):
+        train.train_model(settings, train.Places(tmp_path / "old", tmp_path / "out"))
