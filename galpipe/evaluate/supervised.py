@@ -62,14 +62,34 @@ Data = tuple[tuple[Tensor, Tensor], NDArray[np.generic], int]
 """Training and test examples, the training answers, and the number of classes (0: numbers)."""
 
 
-def fit(network: nn.Module, forward: Forward, data: Data, run: tuple[Recipe, int], watch: Watch | None = None) -> Floats:
-    """Train on flipped and turned examples, keep the epoch with the least validation loss, answer the test examples.
+@dataclass(frozen=True)
+class Learner:
+    """What is trained, and where its training begins.
 
     Parameters
     ----------
     network : nn.Module
-        What is trained.
     forward : callable
+        Its answers.
+    begin : callable, optional
+        Called with training rows: sets the last layer to the best linear one for them, so that training goes on from there. What was
+        learned before survives the first steps of fine-tuning only then (Kumar et al. 2022, ICLR, arXiv:2202.10054).
+    """
+
+    network: nn.Module
+    forward: Forward
+    begin: Callable[[NDArray[np.int64]], None] | None = None
+
+
+def fit(learner: Learner, data: Data, run: tuple[Recipe, int], watch: Watch | None = None) -> Floats:
+    """Train on flipped and turned examples, keep the epoch with the least validation loss, answer the test examples.
+
+    A network that begins from a linear solution is trained again on all labels for as many epochs as validation found best; none,
+    where the linear solution is.
+
+    Parameters
+    ----------
+    learner : Learner
     data : Data
         Examples of shape (K, ..., P, P).
     run : tuple
@@ -84,33 +104,71 @@ def fit(network: nn.Module, forward: Forward, data: Data, run: tuple[Recipe, int
     (train, test), answers, classes = data
     recipe, seed = run
     rng = np.random.default_rng([seed, 17])
-    passed = _in_half(forward) if recipe.half else forward
-    scale = _Scale(answers, classes)
+    work = _Work(learner.network, _in_half(learner.forward) if recipe.half else learner.forward, train, _Scale(answers, classes), recipe)
     learned, held = _split(answers, classes, rng)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
-    best, kept, waited = math.inf, copy.deepcopy(network.state_dict()), 0
-    for epoch in range(recipe.epochs):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs)))
-        network.train()
-        order = rng.permutation(learned)
-        for first in range(0, len(order), recipe.batch):
-            rows = order[first : first + recipe.batch]
-            if len(rows) < 2 <= len(order):
+    before = copy.deepcopy(learner.network.state_dict()) if learner.begin else None
+    if learner.begin:
+        learner.begin(learned)
+    epochs, kept = work.best((learned, held), rng, watch, begun=learner.begin is not None)
+    if learner.begin and before is not None:
+        learner.network.load_state_dict(before)
+        every = np.arange(len(train))
+        learner.begin(every)
+        for epoch in range(epochs):
+            work.epoch(epoch, every, rng)
+    else:
+        learner.network.load_state_dict(kept)
+    return work.scale.decoded(_answers(work.network, work.forward, test, np.arange(len(test)), offset=len(train)))
+
+
+class _Work:
+    """One network on its way."""
+
+    def __init__(self, network: nn.Module, forward: Forward, train: Tensor, scale: _Scale, recipe: Recipe) -> None:
+        self.network, self.forward, self.train, self.scale, self.recipe = network, forward, train, scale, recipe
+        self.optimizer = self._optimizer()
+
+    def _optimizer(self) -> torch.optim.AdamW:
+        return torch.optim.AdamW(self.network.parameters(), lr=self.recipe.rate, weight_decay=self.recipe.decay)
+
+    def epoch(self, number: int, rows: NDArray[np.int64], rng: np.random.Generator) -> None:
+        """Show each of the rows once."""
+        if number == 0:
+            self.optimizer = self._optimizer()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * number / self.recipe.epochs)))
+        self.network.train()
+        order = rng.permutation(rows)
+        for first in range(0, len(order), self.recipe.batch):
+            part = order[first : first + self.recipe.batch]
+            if len(part) < 2 <= len(order):
                 continue  # batch normalization needs two
-            _step(optimizer, scale.loss(passed(_turned(train[rows], rng), torch.from_numpy(rows)), rows))
-        _settle(network, passed, train, learned[:SETTLING])
-        loss = float(scale.loss(_answers(network, passed, train, held), held))
-        waited += 1
-        if loss < best:
-            best, kept, waited = loss, copy.deepcopy(network.state_dict()), 0
-        if watch is not None:
-            watch(epoch + 1, recipe.epochs)
-        if waited > recipe.patience:
-            break
-    network.load_state_dict(kept)
-    asked = np.arange(len(test))
-    return scale.decoded(_answers(network, passed, test, asked, offset=len(train)))
+            _step(self.optimizer, self.scale.loss(self.forward(_turned(self.train[part], rng), torch.from_numpy(part)), part))
+        _settle(self.network, self.forward, self.train, rows[:SETTLING])
+
+    def loss(self, rows: NDArray[np.int64]) -> float:
+        """Of rows that are not trained on."""
+        return float(self.scale.loss(_answers(self.network, self.forward, self.train, rows), rows))
+
+    def best(
+        self, rows: tuple[NDArray[np.int64], NDArray[np.int64]], rng: np.random.Generator, watch: Watch | None, begun: bool
+    ) -> tuple[int, dict[str, Tensor]]:
+        """Train on the first rows until the loss of the second stops falling: the number of epochs with the least, and the weights then.
+
+        No epoch is an answer only where the network began from something (``begun``).
+        """
+        learned, held = rows
+        least, epochs, kept = self.loss(held) if begun else math.inf, 0, copy.deepcopy(self.network.state_dict())
+        for epoch in range(self.recipe.epochs):
+            self.epoch(epoch, learned, rng)
+            loss = self.loss(held)
+            if loss < least:
+                least, epochs, kept = loss, epoch + 1, copy.deepcopy(self.network.state_dict())
+            if watch is not None:
+                watch(epoch + 1, self.recipe.epochs)
+            if epoch + 1 - epochs > self.recipe.patience:
+                break
+        return epochs, kept
 
 
 def _in_half(forward: Forward) -> Forward:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, RidgeCV
-from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 
 from galpipe.errors import BadData
-from galpipe.evaluate.linear import ALPHAS, FOLDS, STRENGTHS
-from galpipe.evaluate.supervised import Recipe, fit
+from galpipe.evaluate.linear import linear_solution
+from galpipe.evaluate.supervised import Learner, Recipe, fit
 from galpipe.heads.classes import Classes
 from galpipe.labels.labelset import Dropped, LabelSet
 from galpipe.lvm.encoder import Encoder
@@ -80,24 +77,8 @@ def fit_linear(head: Classes, vectors: Floats, answers: Floats, seed: int) -> No
     """Fit the head: logistic or ridge regression on the embedding, its strength chosen by cross-validation."""
     # one unit for all axes: their own lengths say what counts (`galpipe.lvm.metric`)
     center, spread = vectors.mean(axis=0), np.full(vectors.shape[1], max(float(np.sqrt(vectors.var(axis=0).mean())), 1e-3))
-    scaled = (vectors - center) / spread
-    if head.classes:
-        codes = answers.astype(np.int64)
-        folds = min(FOLDS, int(np.bincount(codes).min()))
-        model: Any = LogisticRegression(C=0.01, max_iter=2000)
-        if folds >= 2:
-            chosen = StratifiedKFold(folds, shuffle=True, random_state=seed)
-            model = LogisticRegressionCV(
-                Cs=STRENGTHS, cv=chosen, scoring="neg_log_loss", max_iter=2000, l1_ratios=(0.0,), use_legacy_attributes=False
-            )
-        model.fit(scaled, codes)
-        weight, bias = np.asarray(model.coef_), np.asarray(model.intercept_)
-        if len(weight) == 1:
-            # of two classes scikit-learn gives one logit, the second class's over the first's
-            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    else:
-        ridge = RidgeCV(alphas=ALPHAS).fit(scaled, (answers - head.task.zero) / head.task.unit)
-        weight, bias = np.asarray(ridge.coef_).reshape(1, -1), np.atleast_1d(ridge.intercept_)
+    wanted = answers if head.classes else (answers - head.task.zero) / head.task.unit
+    weight, bias = linear_solution((vectors - center) / spread, wanted, len(head.classes), seed)
     with torch.no_grad():
         for place, values in ((head.center, center), (head.spread, spread), (head.linear.weight, weight), (head.linear.bias, bias)):
             place.copy_(torch.from_numpy(np.asarray(values, np.float32)))
@@ -125,7 +106,6 @@ def train_on(model: GalaxyModel, head: Classes, part: Part, how: tuple[bool, Rec
     """
     whole_encoder, recipe, seed = how
     torch.manual_seed(seed)
-    nn.init.zeros_(head.linear.weight)
     read = [(answers, stamp_inputs(stamps)) for answers, stamps in part.stamps()]
     answers = np.concatenate([item for item, _ in read])
     packed = torch.cat([torch.cat([inputs.pixels, inputs.valid], dim=1) for _, inputs in read])
@@ -142,6 +122,13 @@ def train_on(model: GalaxyModel, head: Classes, part: Part, how: tuple[bool, Rec
         answer: Tensor = head(encoder(inputs))["answer"]
         return answer
 
-    fit(nn.ModuleList([encoder, head]), forward, ((packed, packed[:1]), answers, len(head.classes)), (recipe, seed))
+    with torch.inference_mode():
+        vectors = np.concatenate([encoder(inputs).embedding.double().numpy() for _, inputs in read])
+
+    def begin(rows: NDArray[np.int64]) -> None:
+        fit_linear(head, vectors[rows], answers[rows], seed)
+
+    learner = Learner(nn.ModuleList([encoder, head]), forward, begin)
+    fit(learner, ((packed, packed[:1]), answers, len(head.classes)), (recipe, seed))
     model.requires_grad_(False)
     model.eval()
