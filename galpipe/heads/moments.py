@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from galpipe.config import SOFTENING
 from galpipe.lvm.encoder import BRIGHTEST
+from galpipe.lvm.hyperbolic import sinh
 from galpipe.lvm.inputs import MODEL_BANDS, PADDED_SIZE, Inputs
 
 WINDOWS = (2.0, 4.0, 8.0, 16.0)
@@ -63,7 +64,7 @@ class Moments(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Shape (N, 84), each of order one; zero for a band without data."""
-        flux = torch.sinh(inputs.pixels.float().clamp(-BRIGHTEST, BRIGHTEST)) * self.softening[:, None, None]
+        flux = sinh(inputs.pixels.float().clamp(-BRIGHTEST, BRIGHTEST)) * self.softening[:, None, None]
         count, bands, kinds = len(flux), len(MODEL_BANDS), PER_WINDOW - 1
         sums = (flux.flatten(2) @ self.windows.T).reshape(count, bands, len(WINDOWS), kinds)
         share = (inputs.valid.float().flatten(2) @ self.weights.T) / self.weights.sum(dim=1)
@@ -90,7 +91,7 @@ class Profile(nn.Module):
         """Shape (N, 108), half asinh units; zero for a ring without data."""
         pixels, valid = inputs.pixels.float().flatten(2), inputs.valid.float().flatten(2)
         count = valid @ self.rings.T
-        flux = torch.sinh(pixels.clamp(-BRIGHTEST, BRIGHTEST)) * valid
+        flux = sinh(pixels.clamp(-BRIGHTEST, BRIGHTEST)) * valid
         mean = torch.asinh((flux @ self.rings.T) / count.clamp(min=1))
         ranked = torch.stack([_ranked(pixels[..., rows], valid[..., rows]) for rows in self.sorted], dim=2)
         return 0.5 * torch.cat([mean[..., None], ranked], dim=-1).flatten(1)

@@ -17,6 +17,7 @@ from galpipe.config import SOFTENING
 from galpipe.heads.base import Head, Outputs, RawOutputs, Score, StampContext, Truth
 from galpipe.heads.sharpen import BRIGHTEST, CANDIDATES, FilterBank
 from galpipe.lvm.encoder import Features, ModelSettings, full_precision
+from galpipe.lvm.hyperbolic import sinh
 from galpipe.lvm.inputs import MODEL_BANDS, PADDED_SIZE, SHARPENING, Inputs, float_column
 
 CENTRAL = 8
@@ -25,6 +26,9 @@ CENTRAL = 8
 PEAK = 6.0
 """asinh units taken as the full scale of PSNR: 200 softenings, the core of a bright galaxy."""
 
+
+TOGETHER = 4
+"""Galaxies whose images are filtered at once on a CPU."""
 
 FLUX_SCALES = (4, 8, 16)
 """Sides in pixels of the squares whose fluxes the loss compares."""
@@ -96,8 +100,19 @@ class Restoration(Head):
         added, log_sigma = functional.pixel_shuffle(self.last(hidden).float(), 2).chunk(2, dim=1)
         choice = self.choice(hidden).float()
         with full_precision(choice):
-            restored = self.bank.balanced(self.mixed(choice, added, features.inputs), features.inputs)
+            restored = self._restored(choice, added, features.inputs)
         return {"restored": restored, "log_sigma": (log_sigma - 1.0).clamp(-6.0, 3.0)}
+
+    def _restored(self, choice: Tensor, added: Tensor, inputs: Inputs) -> Tensor:
+        """Mixed and balanced; in prediction on a CPU a few galaxies at a time, as the images of a whole batch do not fit its cache."""
+        count = len(inputs)
+        step = count if choice.is_cuda or torch.is_grad_enabled() else TOGETHER
+        parts = []
+        for first in range(0, count, step):
+            rows = slice(first, first + step)
+            few = inputs.rows(first, first + step)
+            parts.append(self.bank.balanced(self.mixed(choice[rows], added[rows], few), few))
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def mixed(self, choice: Tensor, added: Tensor, inputs: Inputs) -> Tensor:
         """The candidates in their shares, and an addition: of flux where there is data, so that bright pixels keep theirs; else free.
@@ -117,7 +132,9 @@ class Restoration(Head):
         logits = learned + self.start[:, :, None, None] + self.slope[:, :, None, None] * around[:, None]
         shares = torch.softmax(logits, dim=1)[:, :CANDIDATES].flatten(1, 2)
         shares = functional.interpolate(shares, scale_factor=2.0, mode="bilinear").reshape(candidates.shape)
-        mixture = (shares * candidates).sum(dim=1)
+        mixture = shares[:, 0] * candidates[:, 0]
+        for k in range(1, CANDIDATES):
+            mixture = torch.addcmul(mixture, shares[:, k], candidates[:, k])
         # d y = d flux / cosh(y), nearly
         reach = inputs.valid * torch.exp(-mixture.abs()) + 1 - inputs.valid
         return mixture + reach * added
@@ -261,7 +278,7 @@ def flux_error(restored: Tensor, clean: Tensor, known: Tensor) -> Tensor:
         Shape (N, 1, P, P).
     """
     total = restored.new_zeros(())
-    ours, true = (torch.sinh(item.clamp(-BRIGHTEST, BRIGHTEST)) * known for item in (restored, clean))
+    ours, true = (sinh(item.clamp(-BRIGHTEST, BRIGHTEST)) * known for item in (restored, clean))
     for side in FLUX_SCALES:
         # the noise of a square's mean is that of a pixel over its side
         ours_flux, true_flux = (torch.asinh(side * functional.avg_pool2d(item, side, side // 2)) for item in (ours, true))

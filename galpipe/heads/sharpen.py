@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from galpipe.config import SURVEY_PIXSCALE
+from galpipe.lvm.hyperbolic import asinh, sinh
 from galpipe.lvm.inputs import MODEL_BANDS, PADDED_SIZE, SEEING_UNIT, Inputs
 
 BRIGHTEST = 12.0
@@ -59,7 +60,7 @@ class FilterBank(nn.Module):
     def forward(self, inputs: Inputs) -> Tensor:
         """Candidates in asinh units, float32, shape (N, `CANDIDATES`, 3, P, P)."""
         pixels = fill(inputs.pixels.float(), inputs.valid.float()).clamp(-BRIGHTEST, BRIGHTEST)
-        flux = torch.fft.rfft2(0.5 * (torch.exp(pixels) - torch.exp(-pixels)))
+        flux = torch.fft.rfft2(sinh(pixels))
         response = torch.exp(-0.5 * self.squared * ratio_sigma(inputs)[:, :, None, None] ** 2)
         found = []
         for noise, smoothing in SHARP:
@@ -84,10 +85,10 @@ class FilterBank(nn.Module):
         shape, smooth = restored.shape[-2:], self._smooth(RETURN)
         with torch.no_grad():
             # no gradient: a bright pixel would answer for its neighbours' errors
-            flux = torch.sinh(restored.clamp(-BRIGHTEST, BRIGHTEST))
+            flux = sinh(restored.clamp(-BRIGHTEST, BRIGHTEST))
             whole = torch.fft.rfft2(flux)
             again = torch.fft.irfft2(whole * torch.exp(-0.5 * self.squared * ratio_sigma(inputs)[:, :, None, None] ** 2), s=shape)
-            lost = inputs.valid.float() * (torch.sinh(inputs.pixels.float().clamp(-BRIGHTEST, BRIGHTEST)) - again)
+            lost = inputs.valid.float() * (sinh(inputs.pixels.float().clamp(-BRIGHTEST, BRIGHTEST)) - again)
             around = torch.fft.irfft2(whole * smooth, s=shape).clamp(min=1e-3)
             share = torch.fft.irfft2(torch.fft.rfft2(lost) * smooth, s=shape) / around
             trust = ((around - LIT[0]) / (LIT[1] - LIT[0])).clamp(0, 1) * (2 - share.abs() / TRUSTED).clamp(0, 1)
@@ -96,12 +97,6 @@ class FilterBank(nn.Module):
 
     def _smooth(self, sigma: float) -> Tensor:
         return torch.exp(-0.5 * self.squared * sigma**2)
-
-
-def asinh(values: Tensor) -> Tensor:
-    """``torch.asinh``, five times faster on a CPU; good to 1e-6."""
-    size = values.abs()
-    return torch.log(size + torch.sqrt(size**2 + 1)) * values.sign()
 
 
 def fill(pixels: Tensor, valid: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch.nn import functional
 from galpipe.config import SOFTENING
 from galpipe.errors import ConfigurationError
 from galpipe.lvm.backbone import TimmStages, layout
+from galpipe.lvm.hyperbolic import sinh
 from galpipe.lvm.inputs import CONDITIONS, MODEL_BANDS, PADDED_SIZE, Inputs
 
 APERTURES = (4, 8, 16, 32)
@@ -207,7 +208,7 @@ class Photometry(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Shape (N, 12): asinh(10 flux) / 4 with flux in nanomaggies; zero where the aperture has no valid pixel."""
-        flux = torch.sinh(inputs.pixels.clamp(-BRIGHTEST, BRIGHTEST)) * self.softening[:, None, None]
+        flux = sinh(inputs.pixels.clamp(-BRIGHTEST, BRIGHTEST)) * self.softening[:, None, None]
         measured = flux.flatten(2) @ self.disks.T
         share = (inputs.valid.flatten(2) @ self.disks.T) / self.disks.sum(dim=1)
         corrected = torch.where(share > 0, measured / share.clamp(min=0.05), torch.zeros_like(measured))

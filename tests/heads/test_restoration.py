@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from galpipe.heads.base import StampContext, Truth
-from galpipe.heads.restoration import LEVELS, Restoration, flux_error
-from galpipe.heads.sharpen import CANDIDATES, FilterBank, asinh, fill, ratio_sigma
+from galpipe.heads.restoration import LEVELS, TOGETHER, Restoration, flux_error
+from galpipe.heads.sharpen import CANDIDATES, FilterBank, fill, ratio_sigma
 from galpipe.lvm.data import degraded_inputs, load_truth
 from galpipe.lvm.encoder import Features
 from galpipe.lvm.inputs import SHARPENING, Inputs, stamp_inputs
@@ -71,9 +71,14 @@ def test_smooth_candidates_do_not_spread_the_core() -> None:
     assert (found[:3, ring].sum(dim=-1) / disk[ring].sum()).numpy() == pytest.approx(1, abs=0.04)
 
 
-def test_the_fast_asinh_is_asinh() -> None:
-    values = torch.cat([torch.linspace(-3, 3, 101), torch.tensor([-8e4, 8e4])])
-    assert asinh(values).numpy() == pytest.approx(torch.asinh(values).numpy(), abs=1e-5)
+def test_a_batch_is_restored_as_with_its_gradients() -> None:
+    """In prediction a few galaxies are filtered at a time, in training the whole batch."""
+    model = new_model(TINY, 1).eval()
+    inputs = stamp_inputs(toy_stamps(TOGETHER + 3))
+    at_once = model(inputs).heads["restoration"]["restored"].detach()
+    with torch.inference_mode():
+        few = model(inputs).heads["restoration"]["restored"]
+    assert few.numpy() == pytest.approx(at_once.numpy(), abs=1e-5)
 
 
 def test_gaps_are_filled_from_around_them() -> None:
