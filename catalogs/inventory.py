@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 from catalogs.outcomes import read_outcomes_meta
 from catalogs.parquet import PARQUET
 from catalogs.shard import read_shard_meta
-from galpipe.commit import ASIDE
+from galpipe.commit import ASIDE, link
 from galpipe.layout import Layout
 from galpipe.unit import Unit
 
 _OUTCOMES = ".outcomes.parquet"
 
-_PLAIN = ("path", "size", "mtime_ns", "content_hash", "schema_hash", "rows", "counts", "model", "binding")
+_PLAIN = ("path", "size", "mtime_ns", "content_hash", "schema_hash", "rows", "counts", "model", "binding", "provenance_id")
 
 _SCHEMA = pa.schema(
     [
@@ -36,6 +36,7 @@ _SCHEMA = pa.schema(
         ("counts", pa.string()),
         ("model", pa.string()),
         ("binding", pa.string()),
+        ("provenance_id", pa.int64()),
     ]
 )
 
@@ -65,6 +66,8 @@ class Entry:
         JSON of an outcomes file's status and counts.
     model, binding : str
         From a shard's footer: which model answered, and the hash of model and settings together.
+    provenance_id : int
+        From a shard's footer; 0 where an older inventory does not say it.
     """
 
     path: str
@@ -77,6 +80,7 @@ class Entry:
     counts: str = ""
     model: str = ""
     binding: str = ""
+    provenance_id: int = 0
 
     @property
     def placed_rows(self) -> int:
@@ -163,8 +167,9 @@ def take(layout: Layout, name: str, known: Inventory | None = None) -> Inventory
         If a footer does not read.
     """
     listed = known.shards + known.outcomes if known else ()
-    # an older galpipe did not list the hash of outcomes
-    earlier = {(entry.path, entry.size, entry.mtime_ns): entry for entry in listed if entry.content_hash}
+    # an older galpipe did not list the hash of outcomes, nor the provenance of shards
+    whole = (entry for entry in listed if entry.content_hash and (entry.counts or entry.provenance_id))
+    earlier = {(entry.path, entry.size, entry.mtime_ns): entry for entry in whole}
     shards: list[Entry] = []
     outcomes: list[Entry] = []
     for path in _files(layout, name):
@@ -182,23 +187,60 @@ def _read(path: Path, relative: str, size: int, mtime_ns: int) -> Entry:
         return Entry(relative, size, mtime_ns, told.content_hash, rows=told.counts["sources"], counts=counts)
     meta = read_shard_meta(path)
     pixels = tuple(sorted(meta.pixels.items()))
-    made_by = {"model": meta.model, "binding": meta.binding}
-    return Entry(relative, size, mtime_ns, meta.content_hash, meta.schema_hash, meta.rows, pixels, **made_by)
+    return Entry(
+        relative,
+        size,
+        mtime_ns,
+        meta.content_hash,
+        meta.schema_hash,
+        meta.rows,
+        pixels,
+        model=meta.model,
+        binding=meta.binding,
+        provenance_id=meta.provenance_id,
+    )
 
 
-def save(inventory: Inventory, path: Path) -> None:
-    """Write an inventory as Parquet, beside the version that was made from it."""
-    entries: list[dict[str, Any]] = [
-        {key: getattr(entry, key) for key in _PLAIN} | {"pixels": list(entry.pixels)} for entry in inventory.shards + inventory.outcomes
-    ]
-    pq.write_table(pa.Table.from_pylist(entries, schema=_SCHEMA), path, **PARQUET)
+def save(inventory: Inventory, folder: Path, before: Path | None = None) -> None:
+    """Write an inventory beside the version that was made from it: a Parquet file for every 10 deg of RA.
+
+    Parameters
+    ----------
+    inventory : Inventory
+    folder : Path
+    before : Path, optional
+        The inventory of the version before, whose files are linked where they say the same: of a whole release, 40 MB otherwise.
+    """
+    folder.mkdir(parents=True)
+    slices: dict[str, list[Entry]] = {}
+    for entry in inventory.shards + inventory.outcomes:
+        slices.setdefault(entry.path.split("/")[2][:2], []).append(entry)
+    for name, entries in sorted(slices.items()):
+        sink = pa.BufferOutputStream()
+        pq.write_table(_table(entries), sink, **PARQUET)
+        content, old = sink.getvalue().to_pybytes(), before / f"{name}.parquet" if before else None
+        if old is not None and old.is_file() and old.read_bytes() == content:
+            link(old, folder / old.name)
+        else:
+            (folder / f"{name}.parquet").write_bytes(content)
 
 
-def load(path: Path) -> Inventory:
-    """Read what `save` wrote; nothing is known of what an older galpipe wrote otherwise."""
-    table = pq.read_table(path)
-    if table.schema.names != _SCHEMA.names:
-        return Inventory((), ())
-    entries = [Entry(**{key: row[key] for key in _PLAIN}, pixels=tuple(row["pixels"])) for row in table.to_pylist()]
+def _table(entries: Iterable[Entry]) -> pa.Table:
+    rows: list[dict[str, Any]] = [{key: getattr(entry, key) for key in _PLAIN} | {"pixels": list(entry.pixels)} for entry in entries]
+    return pa.Table.from_pylist(rows, schema=_SCHEMA)
+
+
+def load(folder: Path) -> Inventory:
+    """Read what `save` wrote, or the one file of an older galpipe; nothing is known of what it wrote otherwise."""
+    older = folder.with_name(f"{folder.name}.parquet")
+    entries: list[Entry] = []
+    for path in sorted(folder.glob("*.parquet")) or [older]:
+        table = pq.read_table(path, partitioning=None)
+        if "provenance_id" not in table.schema.names:
+            table = table.append_column("provenance_id", pa.array([0] * table.num_rows, pa.int64()))
+        if table.schema.names != _SCHEMA.names:
+            return Inventory((), ())
+        entries += [Entry(**{key: row[key] for key in _PLAIN}, pixels=tuple(row["pixels"])) for row in table.to_pylist()]
+    entries.sort(key=lambda entry: entry.path)
     outcomes = tuple(entry for entry in entries if entry.path.endswith(_OUTCOMES))
     return Inventory(tuple(entry for entry in entries if not entry.path.endswith(_OUTCOMES)), outcomes)

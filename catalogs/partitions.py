@@ -1,50 +1,55 @@
-"""Build one HATS version: a Parquet file per HEALPix pixel, and the metadata files that `hats` expects.
+"""Build one HATS version: a Parquet file per HEALPix pixel, its margin, where its stamps are, and what makes these a collection.
 
-Memory is bounded by one partition (3.4 square degrees at order 5), not by the catalog.
+    v<N>/collection.properties        what LSDB opens: the catalog with its margin
+    v<N>/catalog, margin, stamps      three HATS catalogs; dataset is a link to catalog/dataset
+    v<N>/partitions.json              what each partition was made from, which were split, and the hash of every strip of margin
+
+Memory is bounded by one partition, not by the catalog.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from hats.catalog.dataset.table_properties import TableProperties
-from hats.catalog.partition_info import PartitionInfo
-from hats.io import file_io, write_parquet_metadata
-from hats.io.paths import pixel_catalog_file
-from hats.io.validation import is_valid_catalog
+from hats.io.validation import is_valid_catalog, is_valid_collection
 from hats.pixel_math.healpix_pixel import HealpixPixel
-from mocpy import MOC
-from numpy.typing import NDArray
 
+from catalogs.hatsfiles import CATALOG, MARGIN, MARGIN_CACHE, OBJECT, STAMP_INDEX, STAMPS, collect, describe, partition_path, sky_map
 from catalogs.inventory import Entry, Inventory, StaleInventory
+from catalogs.margins import MARGIN_ARCSEC, MarginWork, margins
+from catalogs.nested import publish_schema, publishable
 from catalogs.parquet import PARQUET
 from catalogs.resolve import RESOLVED, Resolver
-from catalogs.schema import HEALPIX, HEALPIX_ORDER, PARTITION_ORDER
+from catalogs.schema import HEALPIX, HEALPIX_ORDER
 from catalogs.shard import read_shard
-from galpipe.commit import fault_point
+from catalogs.stampindex import INDEX, index_rows, kept_stores
+from catalogs.tiling import CELLS, Limits, Tiling, load_cells, name_of, pixel_of, save_cells, tile
+from galpipe.commit import fault_point, link
 from galpipe.errors import BadData
 from galpipe.fingerprint import ALGORITHM_VERSIONS
-
-MAP_ORDER = 8
-"""HEALPix order of the sky map and coverage (13.7 arcmin pixels, about a brick)."""
+from galpipe.layout import Layout
 
 KEYS = "partitions.json"
 """Name of the file that remembers what each partition was made from."""
 
 RESOLVED_FILE = "resolved.parquet"
 """Name of the file that says which rows of the shards were left out because another brick has the source (`catalogs.resolve`)."""
+
+ROW_GROUP = 65_536
+"""Rows per row group: an average partition is one, and a cone in a crowded one reads a part."""
+
+Members = tuple[tuple[Entry, int], ...]
+Step = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -53,22 +58,56 @@ class Build:
 
     Parameters
     ----------
-    shards : Path
-        Folder of the catalog's shards.
+    layout : Layout
+    name : str
+        The catalog's name.
     target : Path
         Empty folder to fill.
     previous : Path or None
         The version before, whose unchanged partitions are linked.
     stock : Inventory
-    name : str
-        The catalog's name.
+    limits : Limits
+        Of a partition.
     """
 
-    shards: Path
+    layout: Layout
+    name: str
     target: Path
     previous: Path | None
     stock: Inventory
-    name: str
+    limits: Limits
+
+    @property
+    def shards(self) -> Path:
+        """Folder of the catalog's shards."""
+        return self.layout.catalog(self.name)
+
+    @cached_property
+    def resolver(self) -> Resolver:
+        """Of rows at the edges of bricks."""
+        return Resolver(self.shards, self.stock.outcomes)
+
+    @cached_property
+    def before(self) -> _Before:
+        """What the version before remembers."""
+        return _remembered(self.previous)
+
+    def old(self, catalog: str, pixel: HealpixPixel) -> Path:
+        """File of a partition in the version before, which there is."""
+        if self.previous is None:
+            raise RuntimeError("a link to a version before the first")
+        return partition_path(self.previous / catalog, pixel)
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What `KEYS` of a version says."""
+
+    basis: str = ""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    split: frozenset[HealpixPixel] = frozenset()
+    strips: Mapping[HealpixPixel, Mapping[HealpixPixel, str]] = field(default_factory=dict)
+    stamps: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,10 +119,16 @@ class Built:
     linked: int
     resolved: dict[str, int]
     """Rows named in `RESOLVED_FILE`, by reason."""
+    partitions: dict[str, int]
+    """Partitions by HEALPix order."""
+    margins_written: int
+    margins_linked: int
+    stamps: dict[str, int]
+    """Rows by whether their stamp is ``kept`` or ``absent``."""
 
 
 def build(work: Build, progress: Callable[[int, int], None] | None = None) -> Built:
-    """Fill a folder with a valid HATS catalog.
+    """Fill a folder with a valid HATS collection.
 
     Raises
     ------
@@ -93,35 +138,28 @@ def build(work: Build, progress: Callable[[int, int], None] | None = None) -> Bu
         If a shard was replaced meanwhile.
     """
     schema = _common_schema(work)
-    members = _members(work.stock)
-    resolver = Resolver(work.shards, work.stock.outcomes)
-    keys = {pixel: _key(entries, schema, resolver) for pixel, entries in members.items()}
-    old = json.loads((work.previous / KEYS).read_text()) if work.previous else {}
-    told: list[pa.Table] = [RESOLVED.empty_table()]
-    (work.target / "dataset").mkdir(parents=True)
-    linked = 0
-    for done, (pixel, entries) in enumerate(members.items(), 1):
-        path = partition_path(work.target, pixel)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if work.previous and old.get(str(pixel)) == keys[pixel]:
-            _link(partition_path(work.previous, pixel), path)
-            told.append(_resolved_before(work.previous, pixel))
-            linked += 1
-        else:
-            rows, resolved = _rows_of(work, pixel, (entries, schema), resolver)
-            pq.write_table(rows, path, **PARQUET)
-            told.append(resolved)
-        fault_point("publish.partition")
-        if progress:
-            progress(done, len(members))
-    (work.target / KEYS).write_text(json.dumps(keys))
+    tiling = tile(work.stock, work.shards, _tiling_before(work), work.limits)
+    published = publish_schema(schema)
+    keys, written, told = _write_partitions(work, tiling, schema, progress)
+    strips, margin_counts = _write_margins(work, tiling, frozenset(written), published)
+    stamps, indexed = _write_stamps(work, tiling, keys)
+    _remember(work, tiling, _Before(_basis(schema), keys, tiling.split, strips, stamps))
     resolved = pa.concat_tables(told).combine_chunks()
     pq.write_table(resolved, work.target / RESOLVED_FILE, **PARQUET)
     reasons = dict(sorted(Counter(resolved["reason"].to_pylist()).items()))
-    count = _write_metadata(work, sorted(members), publish_schema(schema))
+    catalog = work.target / CATALOG
+    # nothing is linked from a version that was made otherwise
+    before = work.previous / CATALOG if work.previous and len(written) < len(keys) else None
+    counts = sky_map(catalog, before, written.__contains__, tiling.members)
+    rows = describe(catalog, OBJECT, tiling.members, published, counts)
+    describe(work.target / MARGIN, MARGIN_CACHE, [pixel for pixel, parts in strips.items() if parts], published)
+    collect(work.target, work.name)
     fault_point("publish.metadata")
-    _check(work, count, left_out(reasons))
-    return Built(count, len(members) - linked, linked, reasons)
+    _check(work, rows, left_out(reasons))
+    orders = Counter(pixel.order for pixel in tiling.members)
+    by_order = {str(order): count for order, count in sorted(orders.items())}
+    kept = {"kept": indexed, "absent": rows - indexed}
+    return Built(rows, len(written), len(keys) - len(written), reasons, by_order, *margin_counts, kept)
 
 
 def left_out(resolved: dict[str, int]) -> int:
@@ -129,13 +167,115 @@ def left_out(resolved: dict[str, int]) -> int:
     return sum(count for reason, count in resolved.items() if reason != "rescued")
 
 
-def _resolved_before(previous: Path, pixel: int) -> pa.Table:
-    return pq.read_table(previous / RESOLVED_FILE, filters=[("pixel", "==", pixel)], schema=RESOLVED)
+def _tiling_before(work: Build) -> Tiling:
+    return Tiling({}, work.before.split, load_cells(work.previous / CELLS) if work.previous else {})
 
 
-def partition_path(folder: Path, pixel: int) -> Path:
-    """File of a pixel in a version's folder."""
-    return Path(str(pixel_catalog_file(folder, HealpixPixel(PARTITION_ORDER, pixel))))
+def _remembered(folder: Path | None) -> _Before:
+    body: dict[str, Any] = json.loads((folder / KEYS).read_text()) if folder else {}
+    if "basis" not in body:
+        # an older galpipe kept a flat list, of partitions that are all written again
+        return _Before()
+    strips = {
+        pixel_of(pixel): {pixel_of(source): told for source, told in parts.items()} for pixel, parts in body["strips"].items()
+    }
+    return _Before(body["basis"], body["keys"], frozenset(map(pixel_of, body["split"])), strips, body["stamps"])
+
+
+def _remember(work: Build, tiling: Tiling, made: _Before) -> None:
+    strips = {name_of(pixel): {name_of(source): told for source, told in parts.items()} for pixel, parts in sorted(made.strips.items())}
+    body = {"basis": made.basis, "keys": made.keys, "split": sorted(map(name_of, made.split)), "strips": strips, "stamps": made.stamps}
+    (work.target / KEYS).write_text(json.dumps(body))
+    save_cells(tiling.cells, work.target / CELLS)
+
+
+def _basis(schema: pa.Schema) -> str:
+    """Hash of what all partitions and margins share."""
+    body = [ALGORITHM_VERSIONS["publish"], schema.to_string(), MARGIN_ARCSEC]
+    return hashlib.sha256(json.dumps(body).encode()).hexdigest()
+
+
+def _write_partitions(
+    work: Build, tiling: Tiling, schema: pa.Schema, progress: Callable[[int, int], None] | None
+) -> tuple[dict[str, str], set[HealpixPixel], list[pa.Table]]:
+    """Write or link every partition; what each was made from, which were written, and what was resolved."""
+    basis = _basis(schema)
+    keys = {name_of(pixel): _key(members, basis, work.resolver) for pixel, members in tiling.members.items()}
+    written: set[HealpixPixel] = set()
+    told: list[pa.Table] = [RESOLVED.empty_table()]
+    for done, (pixel, members) in enumerate(tiling.members.items(), 1):
+        path = partition_path(work.target / CATALOG, pixel)
+        if work.before.keys.get(name_of(pixel)) == keys[name_of(pixel)]:
+            link(work.old(CATALOG, pixel), path)
+            told.append(_resolved_before(work, pixel))
+        else:
+            rows, resolved = _rows_of(work, pixel, (members, schema))
+            _write(rows, path)
+            written.add(pixel)
+            told.append(resolved)
+        fault_point("publish.partition")
+        if progress:
+            progress(done, len(tiling.members))
+    return keys, written, told
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, row_group_size=ROW_GROUP, **PARQUET)
+
+
+def _resolved_before(work: Build, pixel: HealpixPixel) -> pa.Table:
+    if work.previous is None:
+        return RESOLVED.empty_table()
+    wanted = [("order", "==", pixel.order), ("pixel", "==", pixel.pixel)]
+    return pq.read_table(work.previous / RESOLVED_FILE, filters=wanted, schema=RESOLVED)
+
+
+def _write_margins(
+    work: Build, tiling: Tiling, written: frozenset[HealpixPixel], schema: pa.Schema
+) -> tuple[dict[HealpixPixel, dict[HealpixPixel, str]], tuple[int, int]]:
+    """Write or link the margin of every partition; their strips, and how many were written and linked."""
+    # with another schema or algorithm every partition is written, and no strip is what it was
+    before = work.before.strips if len(written) < len(tiling.members) else {}
+    there = MarginWork(
+        tiling, written, lambda pixel: partition_path(work.target / CATALOG, pixel), before, lambda pixel: work.old(MARGIN, pixel)
+    )
+    strips: dict[HealpixPixel, dict[HealpixPixel, str]] = {}
+    counts = {True: 0, False: 0}
+    for margin in margins(there):
+        strips[margin.pixel] = margin.strips
+        if not margin.strips:
+            continue
+        path = partition_path(work.target / MARGIN, margin.pixel)
+        if margin.unchanged:
+            link(work.old(MARGIN, margin.pixel), path)
+        else:
+            _write(_sorted(pa.concat_tables(margin.rows).cast(schema)), path)
+        counts[margin.unchanged] += 1
+        fault_point("publish.partition")
+    return strips, (counts[False], counts[True])
+
+
+def _write_stamps(work: Build, tiling: Tiling, keys: Mapping[str, str]) -> tuple[dict[str, str], int]:
+    """Write or link the index of stamps of every partition that has some; what each was made from, and their rows."""
+    kept = kept_stores(work.layout, work.name, work.stock.shards)
+    made: dict[str, str] = {}
+    for pixel, members in tiling.members.items():
+        stores = [kept[entry.path] for entry, _ in members if entry.path in kept]
+        if not stores:
+            continue
+        name, path = name_of(pixel), partition_path(work.target / STAMPS, pixel)
+        body = [keys[name], [[store.path, store.fingerprint, store.content_hash] for store in stores]]
+        key = hashlib.sha256(json.dumps(body).encode()).hexdigest()
+        if work.before.stamps.get(name) == key:
+            link(work.old(STAMPS, pixel), path)
+        else:
+            rows = index_rows(work.layout, partition_path(work.target / CATALOG, pixel), stores)
+            if not rows.num_rows:
+                continue
+            _write(rows, path)
+        made[name] = key
+    return made, describe(work.target / STAMPS, STAMP_INDEX, map(pixel_of, made), INDEX)
 
 
 def _common_schema(work: Build) -> pa.Schema:
@@ -157,149 +297,58 @@ def _schema_of(work: Build, entry: Entry) -> pa.Schema:
     return pq.read_schema(work.shards / entry.path).remove_metadata()
 
 
-def _members(stock: Inventory) -> dict[int, list[Entry]]:
-    members: dict[int, list[Entry]] = {}
-    for entry in stock.shards:
-        for pixel, _ in entry.pixels:
-            members.setdefault(pixel, []).append(entry)
-    return dict(sorted(members.items()))
-
-
-def _key(entries: list[Entry], schema: pa.Schema, resolver: Resolver) -> str:
-    made_from = [[entry.path, entry.content_hash] for entry in entries]
-    body = [ALGORITHM_VERSIONS["publish"], schema.to_string(), made_from, resolver.depends_on(entries)]
+def _key(members: Members, basis: str, resolver: Resolver) -> str:
+    entries = [entry for entry, _ in members]
+    body = [basis, [[entry.path, entry.content_hash] for entry in entries], resolver.depends_on(entries)]
     return hashlib.sha256(json.dumps(body).encode()).hexdigest()
 
 
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        # file systems without hard links
-        shutil.copyfile(source, target)
-
-
-def _rows_of(work: Build, pixel: int, wanted: tuple[list[Entry], pa.Schema], resolver: Resolver) -> tuple[pa.Table, pa.Table]:
+def _rows_of(work: Build, pixel: HealpixPixel, wanted: tuple[Members, pa.Schema]) -> tuple[pa.Table, pa.Table]:
     """A partition's rows, sorted by position: shard by shard, only the rows of the pixel are kept. And what was resolved."""
-    entries, schema = wanted
+    members, schema = wanted
     parts, expected, resolved = [], 0, []
-    resolver.forget(entries)
-    for entry in entries:
-        path = work.shards / entry.path
-        try:
-            table, meta = read_shard(path)
-        except BadData as error:
-            if path.exists():
-                raise
-            raise StaleInventory(f"{entry.path} is gone") from error
-        if meta.content_hash != entry.content_hash:
-            raise StaleInventory(f"{entry.path} was replaced")
-        inside = pc.equal(pc.shift_right(table[HEALPIX], 2 * (HEALPIX_ORDER - PARTITION_ORDER)), pixel)
+    work.resolver.forget(entry for entry, _ in members)
+    for entry, rows in members:
+        inside = pc.equal(pc.shift_right((table := _read(work, entry))[HEALPIX], 2 * (HEALPIX_ORDER - pixel.order)), pixel.pixel)
         part = table.filter(inside).cast(schema)
-        verdicts = resolver.verdicts(entry)
+        verdicts = work.resolver.verdicts(entry)
         ids = part["source_id"].to_pylist()
         named = [(source, *verdicts[source]) for source in ids if source in verdicts]
-        resolved += [(pixel, *verdict) for verdict in named]
+        resolved += [(int(pixel.order), int(pixel.pixel), *verdict) for verdict in named]
         gone = {source for source, _, reason in named if reason != "rescued"}
         parts.append(part.filter(pa.array([source not in gone for source in ids], pa.bool_())) if gone else part)
-        expected += dict(entry.pixels)[pixel] - len(gone)
+        expected += rows - len(gone)
     whole = pa.concat_tables(parts)
     if whole.num_rows != expected:
-        raise BadData(f"{expected} rows in pixel {pixel}", f"{whole.num_rows}", file=entries[0].path)
-    order = pc.sort_indices(whole.select([HEALPIX, "source_id"]), sort_keys=[(HEALPIX, "ascending"), ("source_id", "ascending")])
+        raise BadData(f"{expected} rows in pixel {pixel}", f"{whole.num_rows}", file=members[0][0].path)
     columns = list(zip(*sorted(resolved), strict=True)) or [()] * len(RESOLVED)
     table = pa.table([pa.array(values, item.type) for values, item in zip(columns, RESOLVED, strict=True)], schema=RESOLVED)
-    return _publishable(whole.take(order)), table
+    return publishable(_sorted(whole)), table
 
 
-def _is_list_of_structs(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) and pa.types.is_struct(kind.value_type)
+def _read(work: Build, entry: Entry) -> pa.Table:
+    path = work.shards / entry.path
+    try:
+        table, meta = read_shard(path)
+    except BadData as error:
+        if path.exists():
+            raise
+        raise StaleInventory(f"{entry.path} is gone") from error
+    if meta.content_hash != entry.content_hash:
+        raise StaleInventory(f"{entry.path} was replaced")
+    return table
 
 
-def publish_schema(schema: pa.Schema) -> pa.Schema:
-    """Schema of the published partitions: a list of structs becomes a struct of lists.
-
-    LSDB 0.11 shows both as one nested column, but reads single fields of the second form only.
-    """
-    items = []
-    for item in schema:
-        if _is_list_of_structs(item.type):
-            inner = pa.struct([pa.field(part.name, pa.list_(part.type)) for part in item.type.value_type])
-            items.append(pa.field(item.name, inner, metadata=item.metadata))
-        else:
-            items.append(item)
-    return pa.schema(items)
-
-
-def _publishable(table: pa.Table) -> pa.Table:
-    schema = publish_schema(table.schema)
-    columns = []
-    for item in table.schema:
-        column = table[item.name].combine_chunks()
-        columns.append(_transpose(column, schema.field(item.name)) if _is_list_of_structs(item.type) else column)
-    return pa.table(columns, schema=schema)
-
-
-def _transpose(column: pa.ListArray, target: pa.Field) -> pa.StructArray:
-    absent = np.asarray(column.is_null())
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
-    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
-    # flatten skips null lists, so the offsets count from the lengths
-    inner = column.flatten()
-    mask = pa.array(absent)
-    lists = [pa.ListArray.from_arrays(offsets, pc.struct_field(inner, [index]), mask=mask) for index in range(target.type.num_fields)]
-    return pa.StructArray.from_arrays(
-        [array.cast(part.type) for array, part in zip(lists, target.type, strict=True)], fields=list(target.type)
-    )
-
-
-def _write_metadata(work: Build, pixels: list[int], schema: pa.Schema) -> int:
-    target = work.target
-    if pixels:
-        rows = int(write_parquet_metadata(target))
-    else:
-        # hats cannot derive a schema from no file
-        for file in ("_metadata", "_common_metadata"):
-            pq.write_metadata(schema, target / "dataset" / file)
-        rows = 0
-    PartitionInfo([HealpixPixel(PARTITION_ORDER, pixel) for pixel in pixels]).write_to_file(catalog_path=target)
-    counts = _sky_map(target, pixels)
-    covered = np.flatnonzero(counts)
-    # the first is what hats takes the coverage from, the second is its newer name for the same map
-    for file in ("point_map.fits", "skymap.fits"):
-        file_io.write_fits_image(counts, target / file)
-    if len(covered):
-        MOC.from_healpix_cells(covered.astype(np.uint64), np.full(len(covered), MAP_ORDER, np.uint8), MAP_ORDER).save(
-            str(target / "moc.fits"), format="fits"
-        )
-    TableProperties(
-        catalog_name=work.name,
-        catalog_type="object",
-        total_rows=rows,
-        ra_column="ra",
-        dec_column="dec",
-        healpix_column=HEALPIX,
-        healpix_order=HEALPIX_ORDER,
-        skymap_order=MAP_ORDER,
-        moc_sky_fraction=len(covered) / len(counts),
-        hats_builder="galpipe",
-        hats_creation_date=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M%Z"),
-    ).to_properties_file(target)
-    return rows
-
-
-def _sky_map(target: Path, pixels: list[int]) -> NDArray[np.int32]:
-    """Rows per pixel at `MAP_ORDER`, NESTED, shape (12 * 4**MAP_ORDER,)."""
-    counts = np.zeros(12 * 4**MAP_ORDER, np.int32)
-    for pixel in pixels:
-        index = pq.read_table(partition_path(target, pixel), columns=[HEALPIX], partitioning=None)[HEALPIX].to_numpy()
-        np.add.at(counts, index >> (2 * (HEALPIX_ORDER - MAP_ORDER)), 1)
-    return counts
+def _sorted(table: pa.Table) -> pa.Table:
+    keys = table.select([HEALPIX, "source_id"])
+    return table.take(pc.sort_indices(keys, sort_keys=[(HEALPIX, "ascending"), ("source_id", "ascending")]))
 
 
 def _check(work: Build, rows: int, gone: int) -> None:
     expected = sum(entry.placed_rows for entry in work.stock.shards) - gone
     if rows != expected:
         raise BadData(f"{expected} rows, those of the shards that have a position, less {gone} resolved", f"{rows}", file=str(work.target))
-    if not is_valid_catalog(work.target, strict=True):
-        raise BadData("a catalog that hats finds valid", "an invalid one", file=str(work.target))
+    if not is_valid_collection(work.target, strict=True):
+        raise BadData("a catalog and a margin that hats finds valid", "an invalid one", file=str(work.target))
+    if not is_valid_catalog(work.target / STAMPS, strict=True):
+        raise BadData("an index of stamps that hats finds valid", "an invalid one", file=str(work.target / STAMPS))
