@@ -1,8 +1,9 @@
 """Publish a catalog as a versioned HATS catalog that LSDB, DuckDB and plain Parquet readers open.
 
-``hats/<name>/v<N>/`` is a HATS collection (galaxies, margin cache, index of stamps), complete and never changes; ``current`` points at the newest. A version is built aside: partitions whose
-shards did not change are hard links to the version before, the others are written from the shards, rows are counted in and out,
-`hats` validates the whole, and only then is the folder renamed and the pointer moved. One publisher works at a time.
+``hats/<name>/v<N>/`` is a HATS collection (galaxies, margin cache, index of stamps), complete and never changes; ``current`` points at
+the newest. A version is built aside: files whose shards did not change are hard links to the version before, the others are written from
+the shards, rows are counted in and out, `hats` validates the whole, and only then is the folder renamed and the pointer moved. One
+publisher works at a time.
 """
 
 from __future__ import annotations
@@ -131,9 +132,7 @@ def _one_publisher(folder: Path) -> Iterator[None]:
         yield
 
 
-def publish(
-    layout: Layout, name: str, progress: Callable[[int, int], None] | None = None, limits: Limits | None = None
-) -> PublishResult:
+def publish(layout: Layout, name: str, progress: Callable[[int, int], None] | None = None, limits: Limits | None = None) -> PublishResult:
     """Make the shards of a catalog its newest HATS version.
 
     Parameters

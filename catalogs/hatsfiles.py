@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from catalogs.margins import MARGIN_ARCSEC
 from catalogs.schema import HEALPIX, HEALPIX_ORDER
 from catalogs.tiling import first_cell
 from galpipe.commit import link
+from galpipe.errors import BadData
 
 CATALOG, MARGIN, STAMPS = "catalog", "margin", "stamps"
 """Folders of a version: the galaxies, their margin cache, where their stamps are."""
@@ -57,27 +58,37 @@ def partition_path(folder: Path, pixel: HealpixPixel) -> Path:
     return Path(str(pixel_catalog_file(folder, pixel)))
 
 
-def describe(folder: Path, kind: Kind, pixels: Iterable[HealpixPixel], schema: pa.Schema, counts: NDArray[np.int32] | None = None) -> int:
-    """Write everything but the partitions of one catalog; returns its rows.
+def describe(
+    folder: Path, kind: Kind, rows: Mapping[HealpixPixel, int], schema: pa.Schema, counts: NDArray[np.int32] | None = None
+) -> None:
+    """Write everything but the partitions of one catalog.
 
     Parameters
     ----------
     folder : Path
         With its partitions under ``dataset/``.
     kind : Kind
-    pixels : iterable of HealpixPixel
+    rows : mapping
+        Rows of each partition.
     schema : pyarrow.Schema
     counts : ndarray of int32, optional
         Rows per pixel at `MAP_ORDER`, NESTED, shape (12 * 4**MAP_ORDER,), for map and coverage.
+
+    Raises
+    ------
+    BadData
+        If `hats` finds other rows in the files.
     """
-    listed = sorted(pixels)
-    rows = _parquet_metadata(folder, listed, schema)
+    listed, total = sorted(rows), sum(rows.values())
+    found = _parquet_metadata(folder, len(listed), schema)
+    if found is not None and found != total:
+        raise BadData(f"{total} rows", f"{found}", file=str(folder))
     PartitionInfo(listed).write_to_file(catalog_path=folder)
     mapped = _maps(folder, counts) if counts is not None else {}
     TableProperties(
         catalog_name=kind.name,
         catalog_type=kind.type,
-        total_rows=rows,
+        total_rows=total,
         ra_column="ra",
         dec_column="dec",
         healpix_column=HEALPIX,
@@ -87,21 +98,18 @@ def describe(folder: Path, kind: Kind, pixels: Iterable[HealpixPixel], schema: p
         **kind.properties,
         **mapped,
     ).to_properties_file(folder)
-    return rows
 
 
-def _parquet_metadata(folder: Path, pixels: list[HealpixPixel], schema: pa.Schema) -> int:
+def _parquet_metadata(folder: Path, partitions: int, schema: pa.Schema) -> int | None:
+    """Write ``_common_metadata`` and, for not too many partitions, ``_metadata``; the rows that the footers say, where they were read."""
     dataset = folder / "dataset"
     dataset.mkdir(parents=True, exist_ok=True)
-    if not pixels:
-        # hats cannot derive a schema from no file
-        for file in ("_metadata", "_common_metadata"):
-            pq.write_metadata(schema, dataset / file)
-        return 0
-    if len(pixels) > METADATA_PARTITIONS:
-        pq.write_metadata(schema, dataset / "_common_metadata")
-        return sum(pq.read_metadata(partition_path(folder, pixel)).num_rows for pixel in pixels)
-    return int(write_parquet_metadata(folder))
+    if 0 < partitions <= METADATA_PARTITIONS:
+        return int(write_parquet_metadata(folder))
+    # hats cannot derive a schema from no file
+    for file in ("_common_metadata", "_metadata") if not partitions else ("_common_metadata",):
+        pq.write_metadata(schema, dataset / file)
+    return None
 
 
 def _maps(folder: Path, counts: NDArray[np.int32]) -> dict[str, Any]:
@@ -115,7 +123,9 @@ def _maps(folder: Path, counts: NDArray[np.int32]) -> dict[str, Any]:
     return {"skymap_order": MAP_ORDER, "moc_sky_fraction": len(covered) / len(counts)}
 
 
-def sky_map(folder: Path, before: Path | None, written: Callable[[HealpixPixel], bool], pixels: Iterable[HealpixPixel]) -> NDArray[np.int32]:
+def sky_map(
+    folder: Path, before: Path | None, written: Callable[[HealpixPixel], bool], pixels: Iterable[HealpixPixel]
+) -> NDArray[np.int32]:
     """Rows per pixel at `MAP_ORDER`, NESTED, shape (12 * 4**MAP_ORDER,); of linked partitions from the map of the version before.
 
     Parameters
@@ -162,5 +172,6 @@ def collect(folder: Path, name: str) -> None:
         default_margin=MARGIN,
         all_extensions={STAMPS: f"{STAMPS}.properties"},
     ).to_properties_file(folder)
-    # versions were plain catalogs once: their partitions are still found at the same place
-    (folder / "dataset").symlink_to(f"{CATALOG}/dataset")
+    # versions were plain catalogs once: the galaxies are still found at the same place
+    for file in ("dataset", "partition_info.csv"):
+        (folder / file).symlink_to(f"{CATALOG}/{file}")

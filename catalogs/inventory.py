@@ -211,18 +211,20 @@ def save(inventory: Inventory, folder: Path, before: Path | None = None) -> None
     before : Path, optional
         The inventory of the version before, whose files are linked where they say the same: of a whole release, 40 MB otherwise.
     """
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     slices: dict[str, list[Entry]] = {}
     for entry in inventory.shards + inventory.outcomes:
         slices.setdefault(entry.path.split("/")[2][:2], []).append(entry)
     for name, entries in sorted(slices.items()):
         sink = pa.BufferOutputStream()
         pq.write_table(_table(entries), sink, **PARQUET)
-        content, old = sink.getvalue().to_pybytes(), before / f"{name}.parquet" if before else None
-        if old is not None and old.is_file() and old.read_bytes() == content:
-            link(old, folder / old.name)
+        content, path = sink.getvalue().to_pybytes(), folder / f"{name}.parquet"
+        path.unlink(missing_ok=True)
+        old = before / path.name if before else path
+        if old.is_file() and old.read_bytes() == content:
+            link(old, path)
         else:
-            (folder / f"{name}.parquet").write_bytes(content)
+            path.write_bytes(content)
 
 
 def _table(entries: Iterable[Entry]) -> pa.Table:

@@ -2,8 +2,10 @@
 
 A search or match near a border needs what lies on the other side; with the cache no reader opens eight neighbours for it. As in
 hats-import, the margin of a partition is everything in the order-13 pixels (26 arcsec) that touch its border: all rows within
-`MARGIN_ARCSEC` and some more. What a neighbour gives is a *strip*; a version remembers the hash of every strip, so that a margin is
-written again only if one of its strips changed, and takes the others from its file of the version before.
+`MARGIN_ARCSEC` and some more; and pixels without rows of their own have one too, as a position there may match a row beyond.
+
+What a neighbour gives is a *strip*. A version remembers the hash of every strip, so that a margin is written again only if one of its
+strips changed, and takes the others from its file of the version before.
 """
 
 from __future__ import annotations
@@ -43,8 +45,8 @@ class MarginWork:
     ----------
     tiling : Tiling
         The version's partitions.
-    written : frozenset of HealpixPixel
-        Partitions whose rows are not those of the version before.
+    written, gone : frozenset of HealpixPixel
+        Partitions whose rows are not those of the version before, and partitions of that version that are none any more.
     partition : callable
         File of a partition in this version.
     before : mapping
@@ -55,6 +57,7 @@ class MarginWork:
 
     tiling: Tiling
     written: frozenset[HealpixPixel]
+    gone: frozenset[HealpixPixel]
     partition: Callable[[HealpixPixel], Path]
     before: Strips
     margin_before: Callable[[HealpixPixel], Path]
@@ -85,7 +88,8 @@ def margins(work: MarginWork) -> Iterator[Margin]:
     No more is held than the strips of margins that wait for a neighbour.
     """
     wanted = {pixel: neighbours(work.tiling, pixel) for pixel in sorted(_concerned(work))}
-    for pixel in work.tiling.members:
+    # a pixel without rows that was split since is no pixel of the tiling any more
+    for pixel in sorted(set(work.tiling.members) | {pixel for pixel in work.before if pixel not in work.tiling.split | work.gone}):
         if pixel not in wanted:
             yield Margin(pixel, dict(work.before.get(pixel, {})), unchanged=True)
     asked: dict[HealpixPixel, dict[HealpixPixel, NDArray[np.int64]]] = {}
@@ -111,19 +115,21 @@ def margins(work: MarginWork) -> Iterator[Margin]:
 
 def neighbours(tiling: Tiling, pixel: HealpixPixel) -> dict[HealpixPixel, NDArray[np.int64]]:
     """Partitions that touch a pixel, with the pixels of `STRIP_ORDER` along the border."""
-    border = np.array(get_margin(pixel.order, pixel.pixel, STRIP_ORDER - pixel.order), np.int64)
-    return tiling.owners(border, STRIP_ORDER)
+    return tiling.owners(_border(pixel), STRIP_ORDER)
+
+
+def _border(pixel: HealpixPixel) -> NDArray[np.int64]:
+    return np.array(get_margin(pixel.order, pixel.pixel, STRIP_ORDER - pixel.order), np.int64)
 
 
 def _concerned(work: MarginWork) -> set[HealpixPixel]:
-    """Partitions that are new, and those that touch one whose rows changed or that is gone."""
-    members = work.tiling.members
-    changed = set(work.written) | (set(work.before) - set(members))
-    found = {pixel for pixel in members if pixel not in work.before}
-    for pixel in changed:
-        found |= set(neighbours(work.tiling, pixel))
-    # one whose own rows changed may have other borders than before only if it is new
-    return found
+    """Pixels that are new partitions, and those that touch one whose rows changed or that is gone."""
+    found = {pixel for pixel in work.tiling.members if pixel not in work.before}
+    for pixel in work.written | work.gone:
+        border = _border(pixel)
+        found |= set(work.tiling.owners(border, STRIP_ORDER)) | work.tiling.vacant(border, STRIP_ORDER)
+    # rows that went away leave a pixel without any, beside its neighbours
+    return found | {pixel for pixel in work.gone if pixel not in work.tiling.split}
 
 
 def _known(work: MarginWork, pixel: HealpixPixel, source: HealpixPixel) -> str | None:

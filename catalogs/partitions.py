@@ -12,11 +12,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,20 +26,19 @@ from hats.pixel_math.healpix_pixel import HealpixPixel
 from catalogs.hatsfiles import CATALOG, MARGIN, MARGIN_CACHE, OBJECT, STAMP_INDEX, STAMPS, collect, describe, partition_path, sky_map
 from catalogs.inventory import Entry, Inventory, StaleInventory
 from catalogs.margins import MARGIN_ARCSEC, MarginWork, margins
+from catalogs.memory import KEYS as KEYS
+from catalogs.memory import Memory, recall, remember
 from catalogs.nested import publish_schema, publishable
 from catalogs.parquet import PARQUET
 from catalogs.resolve import RESOLVED, Resolver
 from catalogs.schema import HEALPIX, HEALPIX_ORDER
 from catalogs.shard import read_shard
 from catalogs.stampindex import INDEX, index_rows, kept_stores
-from catalogs.tiling import CELLS, Limits, Tiling, load_cells, name_of, pixel_of, save_cells, tile
+from catalogs.tiling import Limits, Tiling, tile
 from galpipe.commit import fault_point, link
 from galpipe.errors import BadData
 from galpipe.fingerprint import ALGORITHM_VERSIONS
 from galpipe.layout import Layout
-
-KEYS = "partitions.json"
-"""Name of the file that remembers what each partition was made from."""
 
 RESOLVED_FILE = "resolved.parquet"
 """Name of the file that says which rows of the shards were left out because another brick has the source (`catalogs.resolve`)."""
@@ -49,7 +47,7 @@ ROW_GROUP = 65_536
 """Rows per row group: an average partition is one, and a cone in a crowded one reads a part."""
 
 Members = tuple[tuple[Entry, int], ...]
-Step = Callable[[], None]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -87,27 +85,11 @@ class Build:
         """Of rows at the edges of bricks."""
         return Resolver(self.shards, self.stock.outcomes)
 
-    @cached_property
-    def before(self) -> _Before:
-        """What the version before remembers."""
-        return _remembered(self.previous)
-
     def old(self, catalog: str, pixel: HealpixPixel) -> Path:
         """File of a partition in the version before, which there is."""
         if self.previous is None:
             raise RuntimeError("a link to a version before the first")
         return partition_path(self.previous / catalog, pixel)
-
-
-@dataclass(frozen=True)
-class _Before:
-    """What `KEYS` of a version says."""
-
-    basis: str = ""
-    keys: Mapping[str, str] = field(default_factory=dict)
-    split: frozenset[HealpixPixel] = frozenset()
-    strips: Mapping[HealpixPixel, Mapping[HealpixPixel, str]] = field(default_factory=dict)
-    stamps: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -138,55 +120,30 @@ def build(work: Build, progress: Callable[[int, int], None] | None = None) -> Bu
         If a shard was replaced meanwhile.
     """
     schema = _common_schema(work)
-    tiling = tile(work.stock, work.shards, _tiling_before(work), work.limits)
-    published = publish_schema(schema)
-    keys, written, told = _write_partitions(work, tiling, schema, progress)
-    strips, margin_counts = _write_margins(work, tiling, frozenset(written), published)
-    stamps, indexed = _write_stamps(work, tiling, keys)
-    _remember(work, tiling, _Before(_basis(schema), keys, tiling.split, strips, stamps))
-    resolved = pa.concat_tables(told).combine_chunks()
-    pq.write_table(resolved, work.target / RESOLVED_FILE, **PARQUET)
-    reasons = dict(sorted(Counter(resolved["reason"].to_pylist()).items()))
-    catalog = work.target / CATALOG
-    # nothing is linked from a version that was made otherwise
-    before = work.previous / CATALOG if work.previous and len(written) < len(keys) else None
-    counts = sky_map(catalog, before, written.__contains__, tiling.members)
-    rows = describe(catalog, OBJECT, tiling.members, published, counts)
-    describe(work.target / MARGIN, MARGIN_CACHE, [pixel for pixel, parts in strips.items() if parts], published)
+    basis = _basis(schema)
+    before, splits = recall(work.previous, basis)
+    tiling = tile(work.stock, work.shards, splits, work.limits)
+    made = _Making(work, tiling, schema, before, Memory(basis, split=tiling.split))
+    told = made.partitions(progress)
+    margins_written, margins_linked = made.margins()
+    made.stamps()
+    remember(work.target, made.now, tiling)
+    pq.write_table(told, work.target / RESOLVED_FILE, **PARQUET)
+    reasons = dict(sorted(Counter(told["reason"].to_pylist()).items()))
+    made.describe()
     collect(work.target, work.name)
     fault_point("publish.metadata")
+    rows, indexed, written = made.now.total(CATALOG), made.now.total(STAMPS), len(made.written)
     _check(work, rows, left_out(reasons))
-    orders = Counter(pixel.order for pixel in tiling.members)
+    orders = Counter(int(pixel.order) for pixel in tiling.members)
     by_order = {str(order): count for order, count in sorted(orders.items())}
     kept = {"kept": indexed, "absent": rows - indexed}
-    return Built(rows, len(written), len(keys) - len(written), reasons, by_order, *margin_counts, kept)
+    return Built(rows, written, len(tiling.members) - written, reasons, by_order, margins_written, margins_linked, kept)
 
 
 def left_out(resolved: dict[str, int]) -> int:
     """Rows of shards that a version does not show, from its counts by reason."""
     return sum(count for reason, count in resolved.items() if reason != "rescued")
-
-
-def _tiling_before(work: Build) -> Tiling:
-    return Tiling({}, work.before.split, load_cells(work.previous / CELLS) if work.previous else {})
-
-
-def _remembered(folder: Path | None) -> _Before:
-    body: dict[str, Any] = json.loads((folder / KEYS).read_text()) if folder else {}
-    if "basis" not in body:
-        # an older galpipe kept a flat list, of partitions that are all written again
-        return _Before()
-    strips = {
-        pixel_of(pixel): {pixel_of(source): told for source, told in parts.items()} for pixel, parts in body["strips"].items()
-    }
-    return _Before(body["basis"], body["keys"], frozenset(map(pixel_of, body["split"])), strips, body["stamps"])
-
-
-def _remember(work: Build, tiling: Tiling, made: _Before) -> None:
-    strips = {name_of(pixel): {name_of(source): told for source, told in parts.items()} for pixel, parts in sorted(made.strips.items())}
-    body = {"basis": made.basis, "keys": made.keys, "split": sorted(map(name_of, made.split)), "strips": strips, "stamps": made.stamps}
-    (work.target / KEYS).write_text(json.dumps(body))
-    save_cells(tiling.cells, work.target / CELLS)
 
 
 def _basis(schema: pa.Schema) -> str:
@@ -195,87 +152,101 @@ def _basis(schema: pa.Schema) -> str:
     return hashlib.sha256(json.dumps(body).encode()).hexdigest()
 
 
-def _write_partitions(
-    work: Build, tiling: Tiling, schema: pa.Schema, progress: Callable[[int, int], None] | None
-) -> tuple[dict[str, str], set[HealpixPixel], list[pa.Table]]:
-    """Write or link every partition; what each was made from, which were written, and what was resolved."""
-    basis = _basis(schema)
-    keys = {name_of(pixel): _key(members, basis, work.resolver) for pixel, members in tiling.members.items()}
-    written: set[HealpixPixel] = set()
-    told: list[pa.Table] = [RESOLVED.empty_table()]
-    for done, (pixel, members) in enumerate(tiling.members.items(), 1):
-        path = partition_path(work.target / CATALOG, pixel)
-        if work.before.keys.get(name_of(pixel)) == keys[name_of(pixel)]:
-            link(work.old(CATALOG, pixel), path)
-            told.append(_resolved_before(work, pixel))
-        else:
-            rows, resolved = _rows_of(work, pixel, (members, schema))
-            _write(rows, path)
-            written.add(pixel)
-            told.append(resolved)
-        fault_point("publish.partition")
-        if progress:
-            progress(done, len(tiling.members))
-    return keys, written, told
+class _Making:
+    """A version while it is made: what the one before remembers, and what this one will."""
 
+    def __init__(self, work: Build, tiling: Tiling, schema: pa.Schema, before: Memory, now: Memory) -> None:
+        self.work, self.tiling, self.schema = work, tiling, schema
+        self.published = publish_schema(schema)
+        self.before, self.now = before, now
+        self.written: set[HealpixPixel] = set()
 
-def _write(table: pa.Table, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path, row_group_size=ROW_GROUP, **PARQUET)
+    def _link(self, catalog: str, pixel: HealpixPixel) -> None:
+        link(self.work.old(catalog, pixel), partition_path(self.work.target / catalog, pixel))
+        self.now.count(catalog, pixel, self.before.rows[catalog][pixel])
 
+    def _write(self, catalog: str, pixel: HealpixPixel, table: pa.Table) -> None:
+        path = partition_path(self.work.target / catalog, pixel)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, path, row_group_size=ROW_GROUP, **PARQUET)
+        self.now.count(catalog, pixel, table.num_rows)
 
-def _resolved_before(work: Build, pixel: HealpixPixel) -> pa.Table:
-    if work.previous is None:
-        return RESOLVED.empty_table()
-    wanted = [("order", "==", pixel.order), ("pixel", "==", pixel.pixel)]
-    return pq.read_table(work.previous / RESOLVED_FILE, filters=wanted, schema=RESOLVED)
+    def partitions(self, progress: Progress | None) -> pa.Table:
+        """Write or link every partition; returns what was resolved in all of them."""
+        linked, told = set(), [RESOLVED.empty_table()]
+        for done, (pixel, members) in enumerate(self.tiling.members.items(), 1):
+            self.now.keys[pixel] = key = _key(members, self.now.basis, self.work.resolver)
+            if self.before.keys.get(pixel) == key:
+                self._link(CATALOG, pixel)
+                linked.add(pixel)
+            else:
+                rows, resolved = _rows_of(self.work, pixel, (members, self.schema))
+                self._write(CATALOG, pixel, rows)
+                self.written.add(pixel)
+                told.append(resolved)
+            fault_point("publish.partition")
+            if progress:
+                progress(done, len(self.tiling.members))
+        if linked and self.work.previous:
+            told.append(_resolved_before(self.work.previous, linked))
+        return pa.concat_tables(told).sort_by([(name, "ascending") for name in ("order", "pixel", "source_id")]).combine_chunks()
 
-
-def _write_margins(
-    work: Build, tiling: Tiling, written: frozenset[HealpixPixel], schema: pa.Schema
-) -> tuple[dict[HealpixPixel, dict[HealpixPixel, str]], tuple[int, int]]:
-    """Write or link the margin of every partition; their strips, and how many were written and linked."""
-    # with another schema or algorithm every partition is written, and no strip is what it was
-    before = work.before.strips if len(written) < len(tiling.members) else {}
-    there = MarginWork(
-        tiling, written, lambda pixel: partition_path(work.target / CATALOG, pixel), before, lambda pixel: work.old(MARGIN, pixel)
-    )
-    strips: dict[HealpixPixel, dict[HealpixPixel, str]] = {}
-    counts = {True: 0, False: 0}
-    for margin in margins(there):
-        strips[margin.pixel] = margin.strips
-        if not margin.strips:
-            continue
-        path = partition_path(work.target / MARGIN, margin.pixel)
-        if margin.unchanged:
-            link(work.old(MARGIN, margin.pixel), path)
-        else:
-            _write(_sorted(pa.concat_tables(margin.rows).cast(schema)), path)
-        counts[margin.unchanged] += 1
-        fault_point("publish.partition")
-    return strips, (counts[False], counts[True])
-
-
-def _write_stamps(work: Build, tiling: Tiling, keys: Mapping[str, str]) -> tuple[dict[str, str], int]:
-    """Write or link the index of stamps of every partition that has some; what each was made from, and their rows."""
-    kept = kept_stores(work.layout, work.name, work.stock.shards)
-    made: dict[str, str] = {}
-    for pixel, members in tiling.members.items():
-        stores = [kept[entry.path] for entry, _ in members if entry.path in kept]
-        if not stores:
-            continue
-        name, path = name_of(pixel), partition_path(work.target / STAMPS, pixel)
-        body = [keys[name], [[store.path, store.fingerprint, store.content_hash] for store in stores]]
-        key = hashlib.sha256(json.dumps(body).encode()).hexdigest()
-        if work.before.stamps.get(name) == key:
-            link(work.old(STAMPS, pixel), path)
-        else:
-            rows = index_rows(work.layout, partition_path(work.target / CATALOG, pixel), stores)
-            if not rows.num_rows:
+    def margins(self) -> tuple[int, int]:
+        """Write or link the margin of every pixel; how many were written and linked."""
+        there = MarginWork(
+            self.tiling,
+            frozenset(self.written),
+            frozenset(self.before.keys) - frozenset(self.tiling.members),
+            lambda pixel: partition_path(self.work.target / CATALOG, pixel),
+            self.before.strips,
+            lambda pixel: self.work.old(MARGIN, pixel),
+        )
+        counts = {True: 0, False: 0}
+        for margin in margins(there):
+            if margin.strips or margin.pixel in self.tiling.members:
+                self.now.strips[margin.pixel] = margin.strips
+            if not margin.strips:
                 continue
-            _write(rows, path)
-        made[name] = key
-    return made, describe(work.target / STAMPS, STAMP_INDEX, map(pixel_of, made), INDEX)
+            if margin.unchanged:
+                self._link(MARGIN, margin.pixel)
+            else:
+                self._write(MARGIN, margin.pixel, _sorted(pa.concat_tables(margin.rows).cast(self.published)))
+            counts[margin.unchanged] += 1
+            fault_point("publish.partition")
+        return counts[False], counts[True]
+
+    def stamps(self) -> None:
+        """Write or link the index of stamps of every partition that has some."""
+        kept = kept_stores(self.work.layout, self.work.name, self.work.stock.shards)
+        for pixel, members in self.tiling.members.items():
+            stores = [kept[entry.path] for entry, _ in members if entry.path in kept]
+            if not stores:
+                continue
+            body = [self.now.keys[pixel], [[store.path, store.fingerprint, store.content_hash] for store in stores]]
+            key = hashlib.sha256(json.dumps(body).encode()).hexdigest()
+            if self.before.stamps.get(pixel) == key:
+                self._link(STAMPS, pixel)
+            else:
+                rows = index_rows(self.work.layout, partition_path(self.work.target / CATALOG, pixel), stores)
+                if not rows.num_rows:
+                    continue
+                self._write(STAMPS, pixel, rows)
+            self.now.stamps[pixel] = key
+
+    def describe(self) -> None:
+        """Make catalogs of the three folders."""
+        catalog, rows = self.work.target / CATALOG, self.now.rows
+        before = self.work.previous / CATALOG if self.work.previous and self.before.keys else None
+        counts = sky_map(catalog, before, self.written.__contains__, self.tiling.members)
+        describe(catalog, OBJECT, rows.get(CATALOG, {}), self.published, counts)
+        describe(self.work.target / MARGIN, MARGIN_CACHE, rows.get(MARGIN, {}), self.published)
+        describe(self.work.target / STAMPS, STAMP_INDEX, rows.get(STAMPS, {}), INDEX)
+
+
+def _resolved_before(previous: Path, linked: set[HealpixPixel]) -> pa.Table:
+    table = pq.read_table(previous / RESOLVED_FILE, partitioning=None).cast(RESOLVED)
+    places = zip(table["order"].to_pylist(), table["pixel"].to_pylist(), strict=True)
+    return table.filter(pa.array([HealpixPixel(order, pixel) in linked for order, pixel in places], pa.bool_()))
 
 
 def _common_schema(work: Build) -> pa.Schema:

@@ -98,6 +98,18 @@ class Tiling:
         inside = (place >= 0) & (at < ends[np.maximum(place, 0)])
         return {leaves[int(index)]: cells[inside & (place == index)] for index in np.unique(place[inside])}
 
+    def vacant(self, cells: NDArray[np.int64], order: int) -> set[HealpixPixel]:
+        """Pixels of the tiling without a row that pixels of a finer order lie in."""
+        owned = self.owners(cells, order).values()
+        rest = np.setdiff1d(cells, np.concatenate([*owned, np.zeros(0, np.int64)]))
+        found: set[HealpixPixel] = set()
+        for cell in np.unique(rest >> 2 * (order - FINEST_ORDER)).tolist():
+            level = PARTITION_ORDER
+            while HealpixPixel(level, cell >> 2 * (FINEST_ORDER - level)) in self.split:
+                level += 1
+            found.add(HealpixPixel(level, cell >> 2 * (FINEST_ORDER - level)))
+        return found
+
 
 def first_cell(pixel: HealpixPixel, order: int) -> int:
     """The first of the pixels of a finer order that a pixel has."""
