@@ -120,7 +120,7 @@ def completeness(folder: Path) -> dict[str, dict[str, int]]:
 
 
 @contextmanager
-def _one_publisher(folder: Path) -> Iterator[None]:
+def one_publisher(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; wait while another publisher is at work. A lock ends with its process."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("a") as handle:
@@ -158,7 +158,7 @@ def publish(layout: Layout, name: str, progress: Callable[[int, int], None] | No
         If the disk is full, or shards keep changing while they are read.
     """
     folder = layout.hats(name)
-    with _one_publisher(folder):
+    with one_publisher(folder):
         for left in folder.glob(f"{ASIDE}*"):
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         for _ in range(_ATTEMPTS):
@@ -230,6 +230,8 @@ def _describe(aside: Path, stock: Inventory, version: int, made: Built) -> None:
         "partitions": made.partitions,
         "stamps": made.stamps,
         "shards": len(stock.shards),
+        "partitions_written": made.written,
+        "partitions_linked": made.linked,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     (aside / MANIFEST).write_text(json.dumps(body, indent=1) + "\n")

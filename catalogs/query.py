@@ -29,6 +29,7 @@ from catalogs.outcomes import empty
 from catalogs.partitions import RESOLVED_FILE
 from catalogs.resolve import RESOLVED
 from catalogs.schema import MOCK_REDSHIFT, NESTED, PARTITION_ORDER, UNSAFE_FLAGS
+from catalogs.versions import as_of
 from galpipe.errors import ConfigurationError
 from galpipe.layout import Layout
 
@@ -299,7 +300,12 @@ def _tidy(table: pa.Table) -> pa.Table:
 
 
 def open_catalog(
-    layout: Layout, name: str = "main", version: int | None = None, *, live: bool = False, ledger: LedgerTable | None = None
+    layout: Layout,
+    name: str = "main",
+    version: int | str | None = None,
+    *,
+    live: bool | str = False,
+    ledger: LedgerTable | None = None,
 ) -> Catalog:
     """Open a catalog for reading.
 
@@ -307,8 +313,8 @@ def open_catalog(
     ----------
     layout : Layout
     name : str
-    version : int, optional
-        A published version; the current one by default.
+    version : int or str, optional
+        A published version or a date, as in `catalogs.versions.as_of`; the current one by default.
     live : bool
         Read the shards as they are now instead, with the rows beyond the edges of their bricks that publication leaves out.
     ledger : callable, optional
@@ -319,6 +325,6 @@ def open_catalog(
     ConfigurationError
         If there is no such version, or no shard.
     """
-    folder = layout.catalog(name) if live else version_folder(layout, name, version)
+    folder = layout.catalog(name) if live else version_folder(layout, name, as_of(layout, name, version))
     source = _live(layout, name) if live else _published(folder)
     return Catalog(layout, name, source, [folder.resolve(), layout.catalog(name).resolve()], ledger)

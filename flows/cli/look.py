@@ -28,7 +28,7 @@ SHOWN_ROWS = 40
 @click.option("--box", metavar="RA1,RA2,DEC1,DEC2", help="Rows in a box; RA1 > RA2 goes over RA 0.")
 @click.option("--id", "ids", multiple=True, type=int, help="Rows of these source_ids.")
 @click.option("--columns", default="", help="Comma-separated columns of --cone, --box and --id.")
-@click.option("--as-of", "version", type=int, help="A published version (default: the current one).")
+@click.option("--as-of", "version", metavar="VERSION|DATE", help="A version (3, v3) or an ISO date or time, UTC (default: the current one).")
 @click.option("--live", is_flag=True, help="Read the shards as they are now.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write .parquet .fits .csv .vot .xml or .json instead.")
 @json_option
@@ -41,7 +41,7 @@ def query(
     box: str | None,
     ids: tuple[int, ...],
     columns: str,
-    version: int | None,
+    version: str | None,
     live: bool,
     out: Path | None,
     as_json: bool,
