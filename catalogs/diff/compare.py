@@ -40,6 +40,10 @@ NAMES = ("release_name", "region", "release", "brickid", "objid", "brickname")
 """Columns that differ by nature where rows are matched by position."""
 
 
+BLOCK = 24
+"""Columns in memory at a time; opening a file costs as much as reading many of its columns."""
+
+
 @dataclass(frozen=True)
 class Side:
     """One of the two versions."""
@@ -255,19 +259,27 @@ def _compare(found: Difference, matched: Matched) -> Part:
             masks[name] = compared.changed
 
     if len(before):
-        for name in found.compared:
-            kinds = found.before.schema.field(name), found.after.schema.field(name)
-            compared = compare(before.column(name), after.column(name), max(map(tolerance_of, kinds)))
+        for name, (older, newer) in _columns(found.compared, before, after):
+            compared = compare(older, newer, max(tolerance_of(side.schema.field(name)) for side in (found.before, found.after)))
             # a row matched by position has another brick, number and release by nature
             note(name, Compared(compared.changed & ~matched.positional, compared.amount) if name in NAMES else compared)
         moved = after.ra != before.ra, after.dec != before.dec
         if {"ra", "dec"} <= set(found.compared):
             found.amounts.setdefault(MOVED, Amounts()).add(Compared(moved[0] | moved[1], apart), after.ids)
         if all(PROVENANCE in side.schema.names for side in (found.before, found.after)):
-            found.remade += int(compare(before.column(PROVENANCE), after.column(PROVENANCE), 0).changed.sum())
+            ((_, made_from),) = _columns((PROVENANCE,), before, after)
+            found.remade += int(compare(*made_from, 0).changed.sum())
     rows = np.flatnonzero(np.logical_or.reduce([np.zeros(len(before), bool), *masks.values()]))
     _count(found, matched, len(rows))
     return Part(matched, rows, {name: mask[rows] for name, mask in masks.items()}, apart[rows])
+
+
+def _columns(names: Sequence[str], before: Rows, after: Rows) -> Iterator[tuple[str, tuple[pa.Array, pa.Array]]]:
+    """Columns of both, `BLOCK` in memory at a time."""
+    for start in range(0, len(names), BLOCK):
+        block = names[start : start + BLOCK]
+        one, other = before.columns(block), after.columns(block)
+        yield from ((name, (one[name], other[name])) for name in block)
 
 
 def _count(found: Difference, matched: Matched, changed: int) -> None:

@@ -78,12 +78,11 @@ def _changed_columns(part: Part) -> pa.Array:
 
 
 def _values(found: Difference, before: Rows | None, after: Rows | None) -> dict[str, pa.Array]:
-    values = {}
-    for name in _flat(found):
-        if after is not None and name not in _HEAD.names:
-            values[name] = after.column(name)
-        if before is not None:
-            values[name + BEFORE] = before.column(name)
+    names, values = _flat(found), {}
+    if after is not None:
+        values |= {name: column for name, column in after.columns(names).items() if name not in _HEAD.names}
+    if before is not None:
+        values |= {name + BEFORE: column for name, column in before.columns(names).items()}
     return values
 
 

@@ -70,16 +70,20 @@ class Rows:
         """Some of the rows, by index or mask."""
         return Rows(self.files, *(values[rows] for values in (self.file, self.row, self.ids, self.ra, self.dec, self.healpix)))
 
-    def column(self, name: str) -> pa.Array:
-        """Values of a column, in the order of the rows: only the files that hold some of them are read."""
+    def columns(self, names: Sequence[str]) -> dict[str, pa.Array]:
+        """Values of columns, in the order of the rows: only the files that hold some of them are read, each once."""
         parts, places = [], []
         for index in np.unique(self.file):
             mine = np.flatnonzero(self.file == index)
-            values = _read(self.files[index], [name])[name].combine_chunks()
-            parts.append(values.take(pa.array(self.row[mine])))
+            parts.append(_read(self.files[index], names).take(pa.array(self.row[mine])))
             places.append(mine)
-        joined = pa.concat_arrays(parts)
-        return joined.take(pa.array(np.argsort(np.concatenate(places), kind="stable")))
+        order = pa.array(np.argsort(np.concatenate(places), kind="stable"))
+        table = pa.concat_tables(parts).take(order)
+        return {name: _whole(table[name]) for name in names}
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
 
 
 def _read(path: Path, columns: Sequence[str]) -> pa.Table:

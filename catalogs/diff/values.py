@@ -113,7 +113,9 @@ def _numbers(before: NDArray[Any], after: NDArray[Any], tolerance: float) -> Com
     with np.errstate(invalid="ignore"):
         amount = np.where(equal, 0.0, np.abs(other - one))
     lost = np.isnan(one) != np.isnan(other)
-    return Compared(np.asarray(lost | (~equal & (amount > tolerance))), amount)
+    both_nan = np.isnan(one) & np.isnan(other)
+    beyond = amount > tolerance if tolerance else ~both_nan
+    return Compared(np.asarray(lost | (~equal & beyond)), amount)
 
 
 def _structs(before: pa.StructArray, after: pa.StructArray, tolerance: float) -> Compared:
