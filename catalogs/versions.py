@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, time
 from pathlib import Path
@@ -105,23 +106,35 @@ def describe(layout: Layout, name: str, version: int) -> VersionInfo:
         If its manifest does not read.
     """
     folder = version_folder(layout, name, version)
-    files = [(path, path.stat()) for path in folder.rglob("*") if path.is_file()]
     told = manifest(folder)
-    made = pq.read_table(folder / INVENTORY)
-    models = sorted(filter(None, pc.unique(made["model"]).to_pylist())) if "model" in made.column_names else []
     written, linked = _partitions(layout, name, version, told)
     return VersionInfo(
         version,
         created_at(folder).isoformat(),
         int(told["rows"]),
-        tuple(models),
+        _models(folder),
         written,
         linked,
-        sum(stat.st_size for _, stat in files),
-        sum(stat.st_size for _, stat in files if stat.st_nlink == 1),
+        *_sizes(folder),
         (layout.hats(name) / CURRENT).resolve() == folder,
         pins(layout, name).get(version),
     )
+
+
+def _sizes(folder: Path) -> tuple[int, int]:
+    """Bytes of all files below a folder, and of those that have no name elsewhere; one of several names counts once."""
+    found = [path.lstat() for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    names = Counter((stat.st_dev, stat.st_ino) for stat in found)
+    files = {(stat.st_dev, stat.st_ino): stat for stat in found}
+    own = [stat.st_size for key, stat in files.items() if names[key] == stat.st_nlink]
+    return sum(stat.st_size for stat in files.values()), sum(own)
+
+
+def _models(folder: Path) -> tuple[str, ...]:
+    # an older galpipe wrote one file
+    files = sorted((folder / INVENTORY).glob("*.parquet")) or [folder / f"{INVENTORY}.parquet"]
+    columns = [pq.ParquetFile(path).read(columns=["model"]) for path in files]
+    return tuple(sorted({model for table in columns if table.num_columns for model in pc.unique(table["model"]).to_pylist() if model}))
 
 
 def _partitions(layout: Layout, name: str, version: int, told: dict[str, Any]) -> tuple[int, int]:

@@ -54,7 +54,7 @@ class Side:
     created: str
     schema: pa.Schema
     cells: dict[Cell, Path]
-    keys: dict[str, Any]
+    keys: dict[str, str]
 
     @classmethod
     def open(cls, layout: Layout, name: str, version: int) -> Side:
@@ -62,11 +62,13 @@ class Side:
         folder = version_folder(layout, name, version)
         cells = {cell_of(path): path for path in partitions_of(folder)}
         schema = pq.read_schema(folder / "dataset" / "_common_metadata")
-        return cls(name, version, folder, manifest(folder)["created"], schema, cells, json.loads((folder / KEYS).read_text()))
+        # an older galpipe kept a flat list, whose keys do not say which columns there are
+        keys = json.loads((folder / KEYS).read_text()).get("keys", {})
+        return cls(name, version, folder, manifest(folder)["created"], schema, cells, keys)
 
-    def key(self, cell: Cell) -> Any:
+    def key(self, cell: Cell) -> str | None:
         """What a partition was made from; None where the version does not say."""
-        return self.keys.get(f"{cell.order}/{cell.pixel}", self.keys.get(str(cell.pixel)))
+        return self.keys.get(f"{cell.order}/{cell.pixel}")
 
     def as_dict(self, rows: int) -> dict[str, Any]:
         """Plain values, ready for JSON."""

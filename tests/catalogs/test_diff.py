@@ -253,7 +253,7 @@ def test_a_partition_that_was_split_is_compared_with_its_parts(layout: Layout) -
     whole = pq.read_table(path, partitioning=None)
     child = whole[HEALPIX].to_numpy() >> 46
     for pixel in np.unique(child):
-        part = folder / f"dataset/Norder=6/Dir=10000/Npix={pixel}.parquet"
+        part = folder / f"catalog/dataset/Norder=6/Dir=10000/Npix={pixel}.parquet"
         part.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(whole.filter(pa.array(child == pixel)), part)
     path.unlink()
