@@ -182,7 +182,9 @@ def plan(layout: Layout, name: str, rules: Rules, now: datetime | None = None) -
         items += [Item("stamps", folder, _size(folder)) for folder in stores]
     if rules.bricks:
         items += [Item("bricks", folder, _size(folder)) for folder in _bricks(layout)]
-    items += [Item("asides", folder, size) for folder, older in _aside_folders(layout, name) if (size := _aside_bytes(folder, older)) is not None]
+    items += [
+        Item("asides", folder, size) for folder, older in _aside_folders(layout, name) if (size := _aside_bytes(folder, older)) is not None
+    ]
     return Sweep(tuple(items), kept, stamps_kept)
 
 

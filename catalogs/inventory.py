@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,8 +158,8 @@ def outcomes_files(layout: Layout, name: str) -> Iterator[tuple[Unit, Path]]:
             yield layout.unit_of_shard(path.with_name(path.name.removesuffix(_OUTCOMES) + ".parquet"), name), path
 
 
-def take(layout: Layout, name: str, known: Inventory | None = None) -> Inventory:
-    """List a catalog; footers are read only of files that an earlier inventory does not know.
+def take(layout: Layout, name: str, known: Inventory | None = None, files: Iterable[Path] | None = None) -> Inventory:
+    """List a catalog, or some of its files; footers are read only of files that an earlier inventory does not know.
 
     Raises
     ------
@@ -172,7 +172,7 @@ def take(layout: Layout, name: str, known: Inventory | None = None) -> Inventory
     earlier = {(entry.path, entry.size, entry.mtime_ns): entry for entry in whole}
     shards: list[Entry] = []
     outcomes: list[Entry] = []
-    for path in _files(layout, name):
+    for path in _files(layout, name) if files is None else files:
         stat = path.stat()
         relative = path.relative_to(layout.catalog(name)).as_posix()
         entry = earlier.get((relative, stat.st_size, stat.st_mtime_ns)) or _read(path, relative, stat.st_size, stat.st_mtime_ns)
@@ -232,11 +232,16 @@ def _table(entries: Iterable[Entry]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
 
-def load(folder: Path) -> Inventory:
-    """Read what `save` wrote, or the one file of an older galpipe; nothing is known of what it wrote otherwise."""
+def load(folder: Path, slices: Collection[str] | None = None) -> Inventory:
+    """Read what `save` wrote, or only some of its files by name, or the one file of an older galpipe.
+
+    Nothing is known of what an older one wrote otherwise.
+    """
     older = folder.with_name(f"{folder.name}.parquet")
     entries: list[Entry] = []
     for path in sorted(folder.glob("*.parquet")) or [older]:
+        if slices is not None and path != older and path.stem not in slices:
+            continue
         table = pq.read_table(path, partitioning=None)
         if "provenance_id" not in table.schema.names:
             table = table.append_column("provenance_id", pa.array([0] * table.num_rows, pa.int64()))

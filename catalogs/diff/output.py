@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 
 from catalogs.diff.compare import MOVED, NEVER, Difference, Part, rows_of
 from catalogs.diff.pairs import Rows
-from catalogs.formats import write_result
+from catalogs.formats import FORMATS, write_result
 from catalogs.parquet import PARQUET
 from galpipe.commit import replace_file
+from galpipe.errors import ConfigurationError
 
 BEFORE = "_before"
 """Ends the name of a column with the older version's value."""
@@ -84,6 +85,18 @@ def _values(found: Difference, before: Rows | None, after: Rows | None) -> dict[
     if before is not None:
         values |= {name + BEFORE: column for name, column in before.columns(names).items()}
     return values
+
+
+def check_format(path: Path) -> None:
+    """Refuse a file name before the work begins.
+
+    Raises
+    ------
+    ConfigurationError
+        If its ending says no format that there is.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise ConfigurationError(f"a file name ending in .png or one of {FORMATS}", repr(path.suffix), file=str(path))
 
 
 @contextmanager

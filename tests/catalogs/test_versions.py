@@ -87,7 +87,9 @@ def test_what_there_is_not_is_told_with_what_there_is(layout: Layout) -> None:
     listed = r"v1 \(2026-11-21T12:00:00Z\), v2 \(2026-11-22T12:00:00Z\), v3 \(2026-11-23T12:00:00Z\)"
     with pytest.raises(ConfigurationError, match=rf"a version of catalog 'main', got v7; there are {listed}"):
         open_catalog(layout, version=7)
-    with pytest.raises(ConfigurationError, match=rf"created at or before '2026-11-20', got none at 2026-11-20T23:59:59\+00:00; there are {listed}"):
+    with pytest.raises(
+        ConfigurationError, match=rf"created at or before '2026-11-20', got none at 2026-11-20T23:59:59\+00:00; there are {listed}"
+    ):
         versions.as_of(layout, "main", "2026-11-20")
     with pytest.raises(ConfigurationError, match="an ISO date or time such as 2026-11-24T16:00, got 'yesterday'"):
         versions.as_of(layout, "main", "yesterday")
