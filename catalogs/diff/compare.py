@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from catalogs.diff.pairs import LARGEST_RADIUS, Cell, Matched, Rows, cell_of, match, read_rows, ring, separation
 from catalogs.diff.values import Amounts, Compared, compare, tolerance_of
 from catalogs.hats import manifest, version_folder
-from catalogs.partitions import KEYS
+from catalogs.memory import KEYS
 from catalogs.schema import HEALPIX
 from catalogs.versions import partitions_of
 from galpipe.errors import ConfigurationError

@@ -18,8 +18,8 @@ from hats.io.validation import is_valid_collection
 from catalogs.clean import Rules, clean, plan, retained
 from catalogs.collection import Binding, bind
 from catalogs.hats import publish, version_folder, versions
-from catalogs.ledger import Ledger
 from catalogs.lease import ROOT_LEASE
+from catalogs.ledger import Ledger
 from catalogs.provenance import read_inputs, record
 from catalogs.query import open_catalog
 from catalogs.versions import pin
