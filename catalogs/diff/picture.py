@@ -36,8 +36,9 @@ def draw(found: Difference, path: Path) -> None:
     place = np.arange(len(columns))
     left.barh(place, [item.changed for _, item in columns], color=ACCENT)
     left.set_yticks(place, names, fontsize=7)
-    left.invert_yaxis()
-    left.set_xlabel("rows changed by more than the tolerance")
+    left.set_ylim(max(len(columns), 1) - 0.4, -0.6)
+    hidden = len(found.columns()) - len(columns)
+    left.set_xlabel("rows changed by more than the tolerance" + (f"; {hidden} more columns not drawn" if hidden else ""))
     medians, largest = (np.array([getattr(item, key) for _, item in columns]) for key in ("median", "largest"))
     right.hlines(place, medians, largest, color=MUTED, linewidth=1)
     right.plot(medians, place, "o", color=ACCENT, markersize=4, label="median")
@@ -45,7 +46,7 @@ def draw(found: Difference, path: Path) -> None:
     right.set_xlabel("absolute change, in the column's unit (none for text and flags)")
     if np.isfinite(medians).any():
         right.set_xscale("log")
-        right.legend(frameon=False, fontsize=8, labelcolor=INK)
+        right.legend(frameon=False, fontsize=8, labelcolor=INK, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
     for axes in (left, right):
         axes.grid(axis="x", color=GRID)
         axes.set_axisbelow(True)

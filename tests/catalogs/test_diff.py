@@ -273,7 +273,9 @@ def test_the_picture_and_the_table_in_another_format(layout: Layout, tmp_path: P
         diff(found, on_part=take)
     assert len((tmp_path / "rows.csv").read_text().splitlines()) == 31
     draw(found, tmp_path / "changes.png")
-    assert (tmp_path / "changes.png").read_bytes()[:4] == b"\x89PNG"
+    draw(diff(open_sides(layout, ("main", 1), ("main", 1))), tmp_path / "none.png")
+    for name in ("changes.png", "none.png"):
+        assert (tmp_path / name).read_bytes()[:4] == b"\x89PNG"
 
 
 VALUES = st.one_of(st.none(), st.floats(width=32), st.just(float("nan")))
