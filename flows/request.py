@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from catalogs.collection import Binding, bind
-from catalogs.lease import Lease
+from catalogs.lease import ROOT_LEASE, Lease
 from catalogs.ledger import Ledger, ledger_of
 from galpipe.code_version import code_version
 from galpipe.commit import write_bytes
@@ -30,9 +30,6 @@ from tasks.context import RunContext
 KEEP = ("bricks", "stamps")
 
 _LOG = logging.getLogger(__name__)
-
-ROOT_LEASE = "the root folder"
-"""Name of the lease that every run takes."""
 
 LEASE_SECONDS = 120.0
 """How long a coordinator that died keeps others away, if they cannot see that its process is gone."""
