@@ -20,6 +20,10 @@ IDENTIFIER = pa.field(
 )
 SEPARATION = pa.field("separation", pa.float64(), metadata={"unit": "arcsec", "description": "Angle from the position asked for"})
 
+UCD1 = {"id": "ID_MAIN", "ra": "POS_EQ_RA_MAIN", "dec": "POS_EQ_DEC_MAIN"}
+"""The words of SCS 1.03, from before UCD1+, that its validators and pyvo's ``record.id`` and ``record.pos`` look for; newer readers
+warn of them, so that only ``UCD=1`` gets them."""
+
 LEAST = ("source_id", "ra", "dec")
 MAIN = re.compile(
     r"release_name|brickname|type|mag_\w+|ebv|shape_r|sersic|z_phot_median|z_phot_std|z_spec|maskbits|bands_used|degraded|stamp_truncated"
@@ -30,13 +34,14 @@ MAIN = re.compile(
 
 @dataclass(frozen=True)
 class Cone:
-    """What a cone search asks for; degrees. ``radius`` or ``most`` of 0 ask for the columns alone."""
+    """What a cone search asks for; degrees. ``radius`` or ``most`` of 0 ask for the columns alone; ``old_words`` are for `UCD1`."""
 
     ra: float
     dec: float
     radius: float
     verbosity: int
     most: int
+    old_words: bool = False
 
     @classmethod
     def read(cls, parameters: Parameters, limits: Limits) -> Cone:
@@ -50,7 +55,8 @@ class Cone:
         ra, dec = parameters.required("RA", 0, 360), parameters.required("DEC", -90, 90)
         radius = parameters.required("SR", 0, limits.radius)
         verbosity = int(parameters.choice("VERB", {"1": "1", "2": "2", "3": "3"}, "2"))
-        return cls(ra, dec, radius, verbosity, parameters.most(limits))
+        old_words = parameters.choice("UCD", {"1": "1", "1+": "1+"}, "1+") == "1"
+        return cls(ra, dec, radius, verbosity, parameters.most(limits), old_words)
 
 
 def columns_of(schema: pa.Schema, verbosity: int) -> list[str]:
@@ -93,7 +99,15 @@ def search(catalog: Catalog, cone: Cone) -> Answer:
     else:
         found, overflow = nearest(catalog, (cone.ra, cone.dec, cone.radius), columns, cone.most)
     known = described(found, [*catalog.schema, SEPARATION])
-    return Answer(known.add_column(0, IDENTIFIER, pc.cast(known["source_id"], pa.string())), overflow)
+    table = known.add_column(0, IDENTIFIER, pc.cast(known["source_id"], pa.string()))
+    return Answer(_in_old_words(table) if cone.old_words else table, overflow)
+
+
+def _in_old_words(table: pa.Table) -> pa.Table:
+    fields = [
+        item.with_metadata({**(item.metadata or {}), b"ucd": UCD1[item.name]}) if item.name in UCD1 else item for item in table.schema
+    ]
+    return table.cast(pa.schema(fields))
 
 
 def nearest(catalog: Catalog, cone: tuple[float, float, float], columns: Sequence[str], most: int) -> tuple[pa.Table, bool]:

@@ -25,14 +25,6 @@ from galpipe.errors import GalpipeError
 from galpipe.layout import Layout
 
 SHOWN_STAMPS, SHOWN_RADIUS = 12, 0.05
-SCS_PARAMETERS = (
-    ("RA", "Right ascension, ICRS, degrees"),
-    ("DEC", "Declination, ICRS, degrees"),
-    ("SR", "Radius, degrees; 0 gives the columns alone"),
-    ("VERB", "1, 2 or 3: how many columns"),
-    ("MAXREC", "Most rows; 0 gives the columns alone"),
-    ("RESPONSEFORMAT", "votable, csv or fits"),
-)
 
 
 @dataclass(frozen=True)
@@ -129,7 +121,7 @@ class Service:
         """VOSI capabilities: which protocols are spoken where."""
         with self._pool.catalog() as opened:
             example = self._example(opened)
-        values = {"base": base, "limits": self.limits, "example": example, "scs_parameters": SCS_PARAMETERS}
+        values = {"base": base, "limits": self.limits, "example": example}
         return render("capabilities.xml.jinja", values)
 
     def tables(self) -> str:

@@ -69,8 +69,12 @@ def stamp_fits(
     for bit, band in enumerate(stamps.bands):
         hdus[2].header[f"MBIT_{bit}"] = (band, f"bit {bit}: band {band} is masked here")
     hdus[2].header["MBIT_7"] = ("FILLED", "bit 7: outside of the images")
-    buffer = io.BytesIO()
-    fits.HDUList(hdus).writeto(buffer, checksum=True)
+    file, buffer = fits.HDUList(hdus), io.BytesIO()
+    file.update_extend()
+    for hdu in hdus:
+        # with a fixed comment instead of the time: the same stamp is the same file
+        hdu.add_checksum(when="")
+    file.writeto(buffer)
     return buffer.getvalue()
 
 
