@@ -34,7 +34,7 @@ from galpipe.layout import Layout
 from tests.catalogs.serve.conftest import BARE, CUT, EAST, ROWS, running, stamps_of
 from tests.catalogs.sky import write_brick
 
-pytestmark = pytest.mark.filterwarnings("ignore:Unknown xsi:type cs:ConeSearch")
+pytestmark = pytest.mark.filterwarnings("ignore:Unknown xsi.type cs.ConeSearch")
 
 
 def source_of(layout: Layout, unit: object = EAST) -> int:
@@ -227,7 +227,7 @@ def test_a_request_that_takes_too_long_is_given_up(small: Layout, monkeypatch: p
         assert last.status_code == 200
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "myhost.example"])  # noqa: S104
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "myhost.example"])
 def test_other_machines_are_let_in_by_an_explicit_word_only(host: str) -> None:
     with pytest.raises(ConfigurationError, match="whoever reaches it may read the whole catalog and its stamps; say --public"):
         Address(host)
@@ -241,7 +241,7 @@ def test_the_verb_refuses_what_cannot_be_served(small: Layout) -> None:
         port = str(taken.getsockname()[1])
         busy = runner.invoke(serve, ["--root", str(small.root), "--port", port])
     assert busy.exit_code == 2 and "a free port at 127.0.0.1 (--port 0 takes one)" in busy.stderr
-    public = runner.invoke(serve, ["--root", str(small.root), "--host", "0.0.0.0"])  # noqa: S104
+    public = runner.invoke(serve, ["--root", str(small.root), "--host", "0.0.0.0"])
     assert public.exit_code == 2 and "--public" in public.stderr
     missing = runner.invoke(serve, ["--root", str(small.root), "--as-of", "7"])
     assert missing.exit_code == 2 and "version v7 of catalog 'main'" in missing.stderr
