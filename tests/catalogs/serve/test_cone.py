@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import shutil
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -197,3 +200,16 @@ def test_a_long_answer_comes_in_pieces_and_keeps_what_is_hard_to_write() -> None
     assert list(back["yes"][:2]) == [True, False]
     assert list(back["vector"][0]) == [1.0, 2.5] and len(back["vector"][1]) == 0
     assert len(back) == rows
+
+
+@pytest.mark.skipif(shutil.which("stilts") is None, reason="stilts is not installed")
+def test_topcat_finds_what_it_looks_for(url: str, tmp_path: Path) -> None:
+    """By stilts, TOPCAT without windows, which complains of a service that does not keep to the standard."""
+    (tmp_path / "mine.csv").write_text("mine_ra,mine_dec\n0.0,0.0\n")
+    command = ["stilts", "coneskymatch", "servicetype=cone", f"serviceurl={url}scs?UCD=1&", "in=mine.csv", "ifmt=csv", "usefoot=false"]
+    command += ["ra=mine_ra", "dec=mine_dec", "sr=0.1", "find=all", "out=found.csv", "ofmt=csv"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=True)
+    assert "violates" not in done.stderr
+    found = pacsv.read_csv(tmp_path / "found.csv")["source_id"].to_pylist()
+    expected = parsed(httpx.get(f"{url}scs?RA=0&DEC=0&SR=0.1&VERB=1").content)["source_id"]
+    assert found and sorted(found) == sorted(expected)

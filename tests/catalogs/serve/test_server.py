@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import json
 import os
@@ -84,6 +86,8 @@ def test_the_page_loads_nothing_but_its_own_pictures(url: str) -> None:
     assert "script" not in re.sub("no script", "", answer.text).lower() and "120 galaxies" in answer.text
     policy = answer.headers["content-security-policy"]
     assert policy.startswith("default-src 'none'; img-src 'self'; style-src 'sha256-") and "unsafe" not in policy
+    sheet = re.search("<style>(.*?)</style>", answer.text, re.DOTALL)
+    assert sheet and f"'sha256-{base64.b64encode(hashlib.sha256(sheet[1].encode()).digest()).decode()}'" in policy
     loaded = re.findall(r'(?:src|href)="([^"]+)"', answer.text)
     assert loaded and not [item for item in loaded if re.match(r"\w+:|/", item)]
     for item in loaded[:12]:
