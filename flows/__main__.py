@@ -29,6 +29,7 @@ VERBS = {
     "similar": "unusual",
     "outliers": "unusual",
     "report": "pictures",
+    "serve": "serve",
     "restore": "restore",
     "train": "model",
     "models": "model",
