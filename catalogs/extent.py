@@ -149,10 +149,10 @@ class Extent:
 
 
 def floats(table: pa.Table, name: str) -> NDArray[np.float64]:
-    """A column as float64, NaN where it is null or absent; shape (rows,)."""
+    """A column as float64, NaN where it is null or absent; shape (rows,). Ids of 64 bits lose their last digits."""
     if name not in table.column_names:
         return np.full(table.num_rows, np.nan)
-    return np.asarray(table[name].cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
+    return np.asarray(table[name].cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
 
 
 def _opened(path: Path) -> pq.ParquetFile:

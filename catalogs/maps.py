@@ -21,12 +21,12 @@ from catalogs.derive import healpix29
 from catalogs.extent import Extent, floats
 from catalogs.inventory import Inventory
 from catalogs.outcomes import read_outcomes
-from catalogs.schema import OPTICAL, band_name
+from catalogs.schema import HEALPIX_ORDER, OPTICAL, band_name
 from galpipe.errors import BadData
 from galpipe.skymap.cells import CellSums, aligned, cell_area, ratio, share_inside
 from galpipe.skymap.inside import inside
 from galpipe.skymap.usable import MEANING, usable_points
-from galpipe.survey.bricks import brickids_of, ids_at
+from galpipe.survey.bricks import brickids_of, geometry_of, ids_at
 from galpipe.survey.files import load_brick_files
 from galpipe.survey.photometry import nanomaggies_to_mag
 from galpipe.unit import Unit
@@ -97,6 +97,8 @@ class SkyMaps:
         Values of shape (N,) by condition, NaN where unknown.
     classes : dict
         ``(hits, tries)`` by answer, shape (N,) each.
+    processed : callable
+        From RA and Dec (deg, shape (M,)) to whether that position lies in a brick that was processed, and in the region.
     usable_from : str
         What usable area was told from; empty where it is unknown.
     """
@@ -107,6 +109,7 @@ class SkyMaps:
     covered: Floats
     conditions: Mapping[Condition, Floats]
     classes: Mapping[Answer, tuple[Floats, Floats]]
+    processed: Callable[[Floats, Floats], NDArray[np.bool_]]
     usable_from: str = ""
 
     @property
@@ -189,9 +192,9 @@ class MapSums:
         for other in (sources, pixels):
             if other is not None:
                 other.coarsen(sums.order)
-        cells = np.unique(np.concatenate([sums.cells, sources.cells]))
         bricks = brickids_of([unit.brick for unit in done]) if done else np.zeros(0, np.int64)
-        covered = share_inside(cells, sums.order, partial(_processed, extent, bricks))
+        processed = partial(_processed, extent, bricks)
+        cells, covered = _ground(np.concatenate([sums.cells, sources.cells]), sums.order, bricks[bricks > 0], processed)
         known = {item: aligned_means(sums, item.name, cells) for item in self._conditions}
         conditions = {item: values for item, values in known.items() if np.isfinite(values).any()}
         usable, source = _usable(cells, sources, pixels)
@@ -208,7 +211,7 @@ class MapSums:
             item: (aligned(cells, sums.cells, sums.sums(item.column)), aligned(cells, sums.cells, sums.counts(item.column)))
             for item in self._answers
         }
-        return SkyMaps(sums.order, cells, galaxies, covered, conditions, classes, source)
+        return SkyMaps(sums.order, cells, galaxies, covered, conditions, classes, processed, source)
 
 
 def take_maps(extent: Extent, stock: Inventory, most_images: int) -> SkyMaps:
@@ -251,6 +254,25 @@ def _memberships(table: pa.Table, classes: Sequence[Answer]) -> list[Floats]:
 
 def _processed(extent: Extent, bricks: NDArray[np.int64], ra: Floats, dec: Floats) -> NDArray[np.bool_]:
     return np.isin(ids_at(ra, dec), bricks) & inside(extent.region, ra, dec)
+
+
+def _ground(
+    filled: NDArray[np.int64], order: int, bricks: NDArray[np.int64], processed: Callable[[Floats, Floats], NDArray[np.bool_]]
+) -> tuple[NDArray[np.int64], Floats]:
+    """Cells that hold a source or lie in a processed brick, and the share of each that was processed."""
+    found = [filled]
+    # points closer than a cell is wide: 15 arcmin of a brick against a cell's 3438 / 2**order
+    side = int(np.ceil(2 * 15 / (3438 / 2**order))) + 2
+    step = (np.arange(side) + 0.5) / side
+    for part in np.array_split(bricks, max(1, len(bricks) * side**2 // 2_000_000)):
+        box = {key: value[:, None, None] for key, value in geometry_of(part).items()}
+        ra = np.broadcast_to(box["ra1"] + (box["ra2"] - box["ra1"]) * step[None, None, :], (len(part), side, side)).ravel()
+        dec = np.broadcast_to(box["dec1"] + (box["dec2"] - box["dec1"]) * step[None, :, None], (len(part), side, side)).ravel()
+        found.append(np.unique(healpix29(ra, dec).to_numpy() >> (2 * (HEALPIX_ORDER - order))))
+    cells = np.unique(np.concatenate(found))
+    share = share_inside(cells, order, processed)
+    kept = (share > 0) | np.isin(cells, filled)
+    return cells[kept], share[kept]
 
 
 def _sources(extent: Extent, done: Sequence[Unit], progress: Progress | None) -> CellSums:

@@ -6,7 +6,7 @@ One HTML file with its style and pictures inside: it can be sent to somebody, an
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,7 +99,8 @@ def write_report(layout: Layout, name: str, summary: Mapping[str, Any], pictures
         "histograms": figures.histograms(sample),
         "comparisons": figures.comparisons(sample),
     }
-    page = _render(
+    page = render(
+        TEMPLATE,
         {
             **_heading(layout, name, summary, binding),
             **_accounts(layout, summary, stock),
@@ -112,13 +113,14 @@ def write_report(layout: Layout, name: str, summary: Mapping[str, Any], pictures
     return path
 
 
-def _render(values: Mapping[str, Any]) -> str:
+def render(template: str, values: Mapping[str, Any], filters: Mapping[str, Callable[[Any], str]] | None = None) -> str:
+    """A page from its template; the filter ``grouped`` is always there."""
     # names of files and reasons of failures are other people's text: escaped, always
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["grouped"] = grouped
-    return environment.get_template(TEMPLATE).render(values)
+    environment.filters.update({"grouped": grouped, **(filters or {})})
+    return environment.get_template(template).render(values)
 
 
 def _cut_name(binding: Binding) -> str:
