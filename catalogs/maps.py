@@ -268,11 +268,10 @@ def _ground(
         box = {key: value[:, None, None] for key, value in geometry_of(part).items()}
         ra = np.broadcast_to(box["ra1"] + (box["ra2"] - box["ra1"]) * step[None, None, :], (len(part), side, side)).ravel()
         dec = np.broadcast_to(box["dec1"] + (box["dec2"] - box["dec1"]) * step[None, :, None], (len(part), side, side)).ravel()
-        found.append(np.unique(healpix29(ra, dec).to_numpy() >> (2 * (HEALPIX_ORDER - order))))
+        within = processed(ra, dec)
+        found.append(np.unique(healpix29(ra[within], dec[within]).to_numpy() >> (2 * (HEALPIX_ORDER - order))))
     cells = np.unique(np.concatenate(found))
-    share = share_inside(cells, order, processed)
-    kept = (share > 0) | np.isin(cells, filled)
-    return cells[kept], share[kept]
+    return cells, share_inside(cells, order, processed)
 
 
 def _sources(extent: Extent, done: Sequence[Unit], progress: Progress | None) -> CellSums:

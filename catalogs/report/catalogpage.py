@@ -25,7 +25,7 @@ from catalogs.report.galaxies import encoded
 from catalogs.report.histogram import label
 from catalogs.report.mapfile import as_fits
 from catalogs.report.page import render
-from catalogs.report.skydraw import Ground, Panel, sky_maps
+from catalogs.report.skydraw import Ground, Panel, outline_shows, sky_maps
 from catalogs.report.style import pretty_unit
 from catalogs.report.thumbs import thumbnails
 from catalogs.report.trenddraw import SUSPECT, ClassTrends, class_trends, conditions_shown, draw_trends, short_name
@@ -147,6 +147,7 @@ def _heading(extent: Extent, wishes: Wishes, maps: SkyMaps, stock: Inventory) ->
         ("model", ", ".join(models) or "–"),
         ("code", code_version()),
         ("report made", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
+        ("coverage", _coverage(_moc(extent))),
         ("seed", str(wishes.seed)),
         ("root", str(extent.layout.root)),
     ]
@@ -181,7 +182,7 @@ def _sky(extent: Extent, maps: SkyMaps) -> dict[str, Any]:
         "figures": {key: encoded(data) if data else "" for key, data in drawings.items()},
         "order": maps.order,
         "cell": _cell_text(maps.order),
-        "outline": moc.max_order if moc is not None else 0,
+        "outline": outline_shows(ground),
         "usable_from": maps.usable_from,
         "trends": lines,
         "trend_conditions": [short_name(condition) for condition in shown],
@@ -193,6 +194,12 @@ def _sky(extent: Extent, maps: SkyMaps) -> dict[str, Any]:
 def _moc(extent: Extent) -> MOC | None:
     path = extent.folder / MOC_FILE
     return MOC.load(str(path), format="fits") if extent.version is not None and path.exists() else None
+
+
+def _coverage(moc: MOC | None) -> str:
+    if moc is None:
+        return "– (a published version has a MOC)"
+    return f"{MOC_FILE} of the version: MOC of order {moc.max_order}, {moc.sky_fraction * 360**2 / np.pi:.3g} deg²"
 
 
 def _cell_text(order: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
@@ -28,10 +28,12 @@ _GROUPS = (
 )
 """Names of the groups, in the order of the page, and what their columns are called; the first that fits takes a column."""
 _IDENTITY, _ANSWERS = "Identity, position and stamp", "Other answers of the model"
-_SIDE = ("_lo", "_hi", "_sigma", "_l68", "_u68", "_proportion_asked")
-"""Ends of the names of columns that say how sure another one is."""
+_SIDE = r".*_((lo|hi|l|u)(\d\d)?|sigma|std|proportion_asked)"
+"""Names of columns that say how sure another one is."""
 _IDS = ("_healpix_29", "source_id", "release", "brickid", "objid", "ref_id", "sga_id", "provenance_id")
 """Numbers that are names: neither their histogram nor their mean says anything."""
+_SHARES = r".*(_fraction(_lo|_hi)?|_proportion_asked|valid_frac_.|axis_ratio)"
+"""Columns of shares of a whole."""
 _MEASURED = ("mag_r", "mag_z", "shape_r", "sersic")
 
 
@@ -93,7 +95,7 @@ def picked_columns(schema: pa.Schema, wanted: Sequence[str] = ()) -> list[str]:
         raise ConfigurationError("columns of numbers that the catalog has", f"{unknown}")
     if wanted:
         return list(dict.fromkeys(wanted))
-    answers = [name for name in numbers if field_text(schema, name, "learned") and not name.endswith(_SIDE)]
+    answers = [name for name in numbers if field_text(schema, name, "learned") and not re.fullmatch(_SIDE, name)]
     return answers + [name for name in _MEASURED if name in numbers]
 
 
@@ -106,10 +108,10 @@ def column_lines(sums: ColumnSums) -> dict[str, list[ColumnLine]]:
         facts = sums.facts[item.name]
         line = ColumnLine(item.name, *told, facts)
         if is_number(item.type) and not line.is_name:
-            line = ColumnLine(item.name, line.unit, line.description, line.learned, facts, of_numbers(floats(sums.sample, item.name)))
+            drawn = of_numbers(floats(sums.sample, item.name), share=bool(re.fullmatch(_SHARES, item.name)))
+            line = replace(line, drawn=drawn)
         elif facts.known and not line.is_name:
-            listed = _flags(sums, item.name) if pa.types.is_boolean(item.type) else of_texts(facts.texts)
-            line = ColumnLine(item.name, line.unit, line.description, line.learned, facts, None, listed)
+            line = replace(line, listed=_flags(sums, item.name) if pa.types.is_boolean(item.type) else of_texts(facts.texts))
         groups[group_of(item.name, sums.schema)].append(line)
     return {group: lines for group, lines in groups.items() if lines}
 

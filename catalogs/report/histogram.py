@@ -40,6 +40,11 @@ class Tick:
     x: float
     label: str
 
+    @property
+    def anchor(self) -> str:
+        """How SVG puts the label: inside the drawing at its ends."""
+        return "start" if self.x < 0.04 * WIDTH else "end" if self.x > 0.96 * WIDTH else "middle"
+
 
 @dataclass(frozen=True)
 class Histogram:
@@ -49,26 +54,28 @@ class Histogram:
     ----------
     bars : tuple of Bar
     ticks : tuple of Tick
+    top : int
+        Rows in the tallest bar.
     log_values, log_counts : bool
         Which axes are logarithmic.
-    clipped : bool
-        Whether values beyond the axis are counted in the outermost bars.
     """
 
     bars: tuple[Bar, ...]
     ticks: tuple[Tick, ...]
+    top: int
     log_values: bool = False
     log_counts: bool = False
-    clipped: bool = False
 
 
-def of_numbers(values: Floats) -> Histogram | None:
-    """Histogram of numbers; None where there is none.
+def of_numbers(values: Floats, *, share: bool = False) -> Histogram | None:
+    """Histogram of numbers; None where there is none. The outermost half percent at each end is counted in the outermost bars.
 
     Parameters
     ----------
     values : ndarray
         Any shape; what is not finite is left out.
+    share : bool
+        The values are shares of a whole, whose axis begins at 0.
     """
     values = values[np.isfinite(values)]
     if not len(values):
@@ -81,13 +88,13 @@ def of_numbers(values: Floats) -> Histogram | None:
         edges, log = np.linspace(low - half, high + half, 4), False
     else:
         spread = np.percentile(values, [2, 98])
-        log = bool(values.min() > 0 and spread[1] > LOG_FROM * spread[0])
+        log = bool(not share and values.min() > 0 and spread[1] > LOG_FROM * spread[0])
+        low = 0.0 if share and values.min() >= 0 else low
         edges = np.geomspace(low, high, BARS + 1) if log else np.linspace(low, high, BARS + 1)
     counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
-    clipped = bool(values.min() < edges[0] or values.max() > edges[-1])
     places = _place(edges, edges, log)
     bars, logged = _bars(counts, places, [f"{start:.4g} to {stop:.4g}" for start, stop in zip(edges[:-1], edges[1:], strict=True)])
-    return Histogram(bars, _ticks(edges, log), log, logged, clipped)
+    return Histogram(bars, _ticks(edges, log), int(counts.max()), log, logged)
 
 
 def _place(values: Floats, edges: Floats, log: bool) -> Floats:

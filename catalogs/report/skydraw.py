@@ -19,7 +19,7 @@ from mocpy import MOC
 from numpy.typing import NDArray
 
 from catalogs.report.style import INK, MUTED, figure_of, png_of, pretty_unit
-from galpipe.skymap.cells import points_in
+from galpipe.skymap.cells import cell_area, points_in
 
 Floats = NDArray[np.float64]
 
@@ -36,6 +36,8 @@ EMPTY = "#d3dade"
 
 
 OUTLINE = "#c7562f"
+OUTLINE_CELLS = 3
+"""Cells of a coverage map across the frame from which on its edge is drawn."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def sky_maps(ground: Ground, panels: Sequence[Panel]) -> bytes | None:
         figure.add_axes(axes)
         scale = figure.add_axes((box[0] + 1.03 * box[2], box[1], 0.09 / width, box[3]))
         _draw(axes, scale, (frame, place), panel)
-        if index == 0 and ground.outline is not None:
+        if index == 0 and ground.outline is not None and outline_shows(ground):
             _outline(axes, frame, ground.outline)
         _ticks(axes, frame, bottom=index + ACROSS >= len(panels), first=column == 0)
     return png_of(figure)
@@ -206,6 +208,15 @@ def _draw(axes: WCSAxes, scale: Axes, where: tuple[Frame, NDArray[np.int64]], pa
     bar.outline.set_visible(False)
     scale.tick_params(labelsize=7, colors=MUTED, length=2)
     scale.set_title(pretty_unit(panel.unit), fontsize=7.5, color=INK, loc="left", pad=5)
+
+
+def outline_shows(ground: Ground) -> bool:
+    """Whether the cells of the outline are small enough that its edge tells something of the map."""
+    if ground.outline is None or not len(ground.cells):
+        return False
+    frame = frame_around(ground)
+    side = np.sqrt(cell_area(ground.outline.max_order)) / 60
+    return bool(side < min(frame.width, frame.height) * abs(float(frame.wcs.wcs.cdelt[0])) / OUTLINE_CELLS)
 
 
 def _outline(axes: WCSAxes, frame: Frame, moc: MOC) -> None:

@@ -83,7 +83,7 @@ def draw_trends(maps: SkyMaps, classes: Sequence[ClassTrends]) -> bytes | None:
     figure = figure_of(width, height, "none")
     grid = figure.subplots(len(shown), len(columns), squeeze=False)
     inner = {"left": left / width, "right": 1 - right / width, "top": 1 - top / height, "bottom": below / height}
-    figure.subplots_adjust(**inner, wspace=0.14, hspace=0.2)
+    figure.subplots_adjust(**inner, wspace=0.2, hspace=0.2)
     for row, item in enumerate(shown):
         limits = _limits(item)
         for column, condition in enumerate(columns):

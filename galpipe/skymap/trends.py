@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2 as chi2_distribution
+from scipy.special import chdtrc
 
 Floats = NDArray[np.float64]
 
@@ -41,6 +41,8 @@ class Trend:
         Fraction in all bins together.
     errors : str
         How the intervals were made: ``bootstrap`` (over cells) or ``binomial`` (Wilson).
+    dispersion : float
+        Variance of the cells around their bin's fraction over the binomial one, at least 1: what clustering adds.
     """
 
     at: Floats
@@ -50,6 +52,7 @@ class Trend:
     galaxies: Floats
     overall: float
     errors: Literal["bootstrap", "binomial"]
+    dispersion: float = 1.0
 
     @property
     def sigma(self) -> Floats:
@@ -58,8 +61,12 @@ class Trend:
 
     @property
     def chi2(self) -> float:
-        """Chi squared against one fraction for all bins."""
-        return float((((self.fraction - self.overall) / np.maximum(self.sigma, 1e-9)) ** 2).sum())
+        """Pearson's chi squared against one fraction for all bins, over the dispersion.
+
+        The variance is that of the common fraction: an interval around a bin without any galaxy of the class says nothing of it.
+        """
+        variance = self.overall * (1 - self.overall) / self.galaxies * self.dispersion
+        return float(((self.fraction - self.overall) ** 2 / variance).sum()) if 0 < self.overall < 1 else 0.0
 
     @property
     def dof(self) -> int:
@@ -69,7 +76,7 @@ class Trend:
     @property
     def p_value(self) -> float:
         """Chance of a larger chi squared, were the fraction the same everywhere."""
-        return float(chi2_distribution.sf(self.chi2, self.dof))
+        return float(chdtrc(self.dof, self.chi2))
 
     @property
     def change(self) -> tuple[float, float]:
@@ -113,7 +120,16 @@ def trend(condition: Floats, hits: Floats, tries: Floats, seed: int = 0) -> Tren
     else:
         low, high = wilson(share * total, total)
     at = np.array([float((value[part] * tries[part]).sum()) for part in parts]) / total
-    return Trend(at, share, low, high, total, float(hits.sum() / tries.sum()), "bootstrap" if enough else "binomial")
+    how: Literal["bootstrap", "binomial"] = "bootstrap" if enough else "binomial"
+    return Trend(at, share, low, high, total, float(hits.sum() / tries.sum()), how, _dispersion(hits, tries, parts, share))
+
+
+def _dispersion(hits: Floats, tries: Floats, parts: list[slice], share: Floats) -> float:
+    """Variance of the cells' counts around their bin's fraction over the binomial one; 1 where it is less."""
+    scatter = sum(float(((hits[part] - tries[part] * of) ** 2).sum()) for part, of in zip(parts, share, strict=True))
+    binomial = sum(float(tries[part].sum() * of * (1 - of)) for part, of in zip(parts, share, strict=True))
+    free = len(hits) - len(parts)
+    return max(1.0, scatter / binomial * len(hits) / free) if binomial > 0 and free > 0 else 1.0
 
 
 def _bins(value: Floats, tries: Floats, bins: int) -> list[slice]:
