@@ -59,10 +59,7 @@ class Extent:
 
     def stock(self) -> Inventory:
         """Shards and outcomes that the version was made from, or that there are now; of bricks that touch the region."""
-        if self.version is None:
-            whole = inventory.take(self.layout, self.name)
-        else:
-            whole = inventory.load(self.folder / INVENTORY)
+        whole = inventory.take(self.layout, self.name) if self.version is None else inventory.load(self.folder / INVENTORY)
         if isinstance(self.region, Everything):
             return whole
         touched = self._touched([self.unit_of(entry.path) for entry in whole.shards + whole.outcomes])

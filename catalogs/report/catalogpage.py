@@ -5,43 +5,37 @@ One HTML file with its style and pictures inside, and beside it the maps as a FI
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mocpy import MOC
 
 from catalogs.extent import Extent
 from catalogs.hats import manifest
 from catalogs.inventory import Inventory
-from catalogs.maps import Answer, MapSums, SkyMaps
+from catalogs.maps import MapSums, SkyMaps
 from catalogs.report.columngroups import column_lines, picked_columns
 from catalogs.report.columnstats import ColumnSums, unit_of_row
 from catalogs.report.completeness import completeness, status_in_words
-from catalogs.report.galaxies import encoded
 from catalogs.report.histogram import label
 from catalogs.report.mapfile import as_fits
 from catalogs.report.page import render
-from catalogs.report.skydraw import Ground, Panel, outline_shows, sky_maps
+from catalogs.report.rows import field_text
+from catalogs.report.skypart import coverage_text, sky_part
 from catalogs.report.style import pretty_unit
 from catalogs.report.thumbs import thumbnails
-from catalogs.report.trenddraw import SUSPECT, ClassTrends, class_trends, conditions_shown, draw_trends, short_name
 from catalogs.report.words import grouped, measured
 from galpipe.code_version import code_version
 from galpipe.commit import write_bytes
-from galpipe.skymap.cells import cell_area
 from galpipe.survey.region import Everything
 
 TEMPLATE = "catalog.html.jinja"
-MOC_FILE = "moc.fits"
 
 MOST_IMAGES = 60
 """Bricks whose images are read for usable area (0.3 s each)."""
-FEWEST_IN_CELL = 5
-"""Galaxies of a question from which on a cell's fraction is drawn."""
 
 Progress = Callable[[int, int], None]
 
@@ -118,7 +112,7 @@ def write_catalog_report(extent: Extent, path: Path, wishes: Wishes, progress: P
         {
             **_heading(extent, wishes, maps, stock),
             "tiles": _tiles(rows, maps, stock),
-            **_sky(extent, maps),
+            **sky_part(extent, maps),
             "complete": completeness(extent, stock),
             "cut": not isinstance(extent.region, Everything),
             **_galaxies(extent, columns, wishes),
@@ -147,7 +141,7 @@ def _heading(extent: Extent, wishes: Wishes, maps: SkyMaps, stock: Inventory) ->
         ("model", ", ".join(models) or "–"),
         ("code", code_version()),
         ("report made", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
-        ("coverage", _coverage(_moc(extent))),
+        ("coverage", coverage_text(extent)),
         ("seed", str(wishes.seed)),
         ("root", str(extent.layout.root)),
     ]
@@ -166,89 +160,6 @@ def _tiles(rows: int, maps: SkyMaps, stock: Inventory) -> list[tuple[str, str, s
     return tiles
 
 
-def _sky(extent: Extent, maps: SkyMaps) -> dict[str, Any]:
-    moc = _moc(extent)
-    ground = Ground(maps.cells, maps.order, maps.processed, moc)
-    trends = class_trends(maps)
-    shown = conditions_shown(maps, trends)
-    drawings = {
-        "maps": sky_maps(ground, condition_panels(maps)),
-        "trends": draw_trends(maps, trends),
-        "classes": sky_maps(Ground(maps.cells, maps.order, maps.processed), _class_panels(maps, trends)),
-    }
-    lines = [_trend_line(item, [condition.name for condition in shown]) for item in trends]
-    tests = sum(len([text for text, _ in line["changes"] if text != "–"]) for line in lines)
-    return {
-        "figures": {key: encoded(data) if data else "" for key, data in drawings.items()},
-        "order": maps.order,
-        "cell": _cell_text(maps.order),
-        "outline": outline_shows(ground),
-        "usable_from": maps.usable_from,
-        "trends": lines,
-        "trend_conditions": [short_name(condition) for condition in shown],
-        "tests": tests,
-        "expected": f"{tests * SUSPECT:.1f}",
-    }
-
-
-def _moc(extent: Extent) -> MOC | None:
-    path = extent.folder / MOC_FILE
-    return MOC.load(str(path), format="fits") if extent.version is not None and path.exists() else None
-
-
-def _coverage(moc: MOC | None) -> str:
-    if moc is None:
-        return "– (a published version has a MOC)"
-    return f"{MOC_FILE} of the version: MOC of order {moc.max_order}, {moc.sky_fraction * 360**2 / np.pi:.3g} deg²"
-
-
-def _cell_text(order: int) -> str:
-    side = float(np.sqrt(cell_area(order)))
-    return f"{side / 60:.2g} deg wide" if side > 60 else f"{side:.2g} arcmin wide"
-
-
-def condition_panels(maps: SkyMaps) -> list[Panel]:
-    """The maps of coverage and conditions, in the order of the page."""
-    area = maps.covered * cell_area(maps.order)
-    density = np.where(maps.covered >= 0.1, maps.galaxies / np.where(area > 0, area, 1.0), np.nan)
-    known = {condition.name: (condition, values) for condition, values in maps.conditions.items()}
-    first = [known.pop(name) for name in ("usable", "stars") if name in known]
-    panels = [Panel("galaxies per processed area", "arcmin-2", density)]
-    return panels + [Panel(item.label, item.unit, values) for item, values in [*first, *known.values()]]
-
-
-def _class_panels(maps: SkyMaps, trends: Sequence[ClassTrends]) -> list[Panel]:
-    panels = []
-    for item in trends:
-        hits, tries = maps.classes[item.answer]
-        share = np.where(tries >= FEWEST_IN_CELL, hits / np.maximum(tries, 1), np.nan)
-        if np.isfinite(share).any():
-            panels.append(Panel(_class_text(item.answer), "fraction", share, "cividis"))
-    return panels
-
-
-def _class_text(answer: Answer) -> str:
-    return f"{answer.question}: {answer.answer}"
-
-
-def _trend_line(item: ClassTrends, conditions: Sequence[str]) -> dict[str, Any]:
-    changes = []
-    for name in conditions:
-        found = item.trends.get(name)
-        if found is None:
-            changes.append(("–", False))
-        else:
-            change, error = found.change
-            changes.append((f"{100 * change:+.1f} ± {100 * error:.1f}", found.p_value < SUSPECT))
-    return {
-        "question": item.answer.question,
-        "answer": item.answer.answer,
-        "galaxies": grouped(round(item.galaxies)),
-        "fraction": f"{item.overall:.3f}",
-        "changes": changes,
-    }
-
-
 def _galaxies(extent: Extent, columns: ColumnSums, wishes: Wishes) -> dict[str, Any]:
     sample = columns.sample
     chosen = sample.slice(0, wishes.random).to_pylist()
@@ -259,8 +170,8 @@ def _galaxies(extent: Extent, columns: ColumnSums, wishes: Wishes) -> dict[str, 
     random = [Thumb(row["source_id"], measured(row.get("mag_r"), unit="mag"), pictures.get(row["source_id"], "")) for row in chosen]
     ends = []
     for name, item in facts.items():
-        metadata: Mapping[bytes, bytes] = columns.schema.field(name).metadata or {}
-        told = {"name": name, "unit": pretty_unit(metadata.get(b"unit", b"").decode()), "description": metadata.get(b"description", b"").decode()}
+        told = {key: field_text(columns.schema, name, key) for key in ("unit", "description")} | {"name": name}
+        told["unit"] = pretty_unit(told["unit"])
         sides = {
             side: [Thumb(pick.source_id, label(pick.value), pictures.get(pick.source_id, "")) for pick in listed]
             for side, listed in (("lowest", item.lowest), ("highest", item.highest))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 
 import pyarrow as pa
 
@@ -92,7 +93,8 @@ def picked_columns(schema: pa.Schema, wanted: Sequence[str] = ()) -> list[str]:
     if list(wanted) == ["all"]:
         return numbers
     if unknown := sorted(set(wanted) - set(numbers)):
-        raise ConfigurationError("columns of numbers that the catalog has", f"{unknown}")
+        near = [name for item in unknown for name in get_close_matches(item, numbers, 1)]
+        raise ConfigurationError("columns of numbers that the catalog has", f"{unknown}" + (f"; near: {', '.join(near)}" if near else ""))
     if wanted:
         return list(dict.fromkeys(wanted))
     answers = [name for name in numbers if field_text(schema, name, "learned") and not re.fullmatch(_SIDE, name)]
@@ -104,9 +106,9 @@ def column_lines(sums: ColumnSums) -> dict[str, list[ColumnLine]]:
     names = [_IDENTITY, *(group for group, _ in _GROUPS), _ANSWERS]
     groups: dict[str, list[ColumnLine]] = {name: [] for name in names}
     for item in sums.schema:
-        told = (field_text(sums.schema, item.name, key) for key in ("unit", "description", "learned"))
         facts = sums.facts[item.name]
-        line = ColumnLine(item.name, *told, facts)
+        unit, description, learned = (field_text(sums.schema, item.name, key) for key in ("unit", "description", "learned"))
+        line = ColumnLine(item.name, unit, description, learned, facts)
         if is_number(item.type) and not line.is_name:
             drawn = of_numbers(floats(sums.sample, item.name), share=bool(re.fullmatch(_SHARES, item.name)))
             line = replace(line, drawn=drawn)

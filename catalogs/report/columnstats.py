@@ -187,9 +187,7 @@ def _extremes(before: list[Pick], values: Floats, rows: NDArray[np.int64], table
     ids = table["source_id"].to_numpy()
     rows = rows[np.lexsort((ids[rows], values[rows]))][:EXTREMES]
     chosen = table.select(["release_name", "region", "brickname"]).take(pa.array(rows)).to_pylist()
-    fresh = [
-        Pick(float(values[row]), int(ids[row]), unit_of_row(text)) for row, text in zip(rows, chosen, strict=True)
-    ]
+    fresh = [Pick(float(values[row]), int(ids[row]), unit_of_row(text)) for row, text in zip(rows, chosen, strict=True)]
     return sorted([*before, *fresh], key=lambda item: (item.value, item.source_id))[:EXTREMES]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
@@ -93,7 +94,7 @@ def of_numbers(values: Floats, *, share: bool = False) -> Histogram | None:
         edges = np.geomspace(low, high, BARS + 1) if log else np.linspace(low, high, BARS + 1)
     counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
     places = _place(edges, edges, log)
-    bars, logged = _bars(counts, places, [f"{start:.4g} to {stop:.4g}" for start, stop in zip(edges[:-1], edges[1:], strict=True)])
+    bars, logged = _bars(counts, places, [f"{start:.4g} to {stop:.4g}" for start, stop in pairwise(edges)])
     return Histogram(bars, _ticks(edges, log), int(counts.max()), log, logged)
 
 

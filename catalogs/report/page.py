@@ -15,11 +15,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from catalogs.collection import Binding, read_binding
+from catalogs.extent import Extent
 from catalogs.inventory import Inventory
 from catalogs.ledger import has_ledger, ledger_of
 from catalogs.report import figures
 from catalogs.report.galaxies import WANTED, Card, Pictures, cards, encoded
 from catalogs.report.rows import Sample, brick_states, outcome_totals, read_sample, take_inventory
+from catalogs.report.skypart import main_maps
 from catalogs.report.words import group_reasons, grouped, human_bytes, human_seconds, kind_in_words, rule_in_words
 from galpipe.code_version import code_version
 from galpipe.commit import write_bytes
@@ -99,14 +101,15 @@ def write_report(layout: Layout, name: str, summary: Mapping[str, Any], pictures
         "histograms": figures.histograms(sample),
         "comparisons": figures.comparisons(sample),
     }
+    sky = main_maps(Extent(layout, name), stock)
     page = render(
         TEMPLATE,
         {
             **_heading(layout, name, summary, binding),
             **_accounts(layout, summary, stock),
             **_gallery(shown, sample, pictures),
-            "figures": {key: encoded(data) if data else "" for key, data in drawings.items()},
-        }
+            "figures": {key: encoded(data) if data else "" for key, data in drawings.items()} | sky,
+        },
     )
     path = layout.run_folder(str(summary["run_id"])) / REPORT_FILE
     write_bytes(path, page.encode())

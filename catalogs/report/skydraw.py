@@ -31,6 +31,8 @@ PIXELS = 420
 """Pixels of a map's raster across."""
 ACROSS = 3
 """Maps side by side."""
+SLIMMEST = 0.35
+"""A frame's shorter side over its longer one, at least."""
 EMPTY = "#d3dade"
 """Color of a cell that was processed and has no value."""
 
@@ -108,7 +110,7 @@ def frame_around(ground: Ground) -> Frame:
     ground : Ground
         With at least one cell.
     """
-    ra, dec = (angles.ravel() for angles in points_in(ground.cells, ground.order, 2))
+    ra, dec = (angles.ravel() for angles in points_in(ground.cells, ground.order, 2 if len(ground.cells) > 2000 else 4))
     kept = ground.processed(ra, dec)
     if kept.any():
         ra, dec = ra[kept], dec[kept]
@@ -125,6 +127,7 @@ def frame_around(ground: Ground) -> Frame:
     scale = abs(float(first.wcs.cdelt[0]))
     extent = (float(np.ptp(x)) * scale, float(np.ptp(y)) * scale)
     margin = 0.06 * max(extent)
+    extent = (max(extent[0], SLIMMEST * extent[1]), max(extent[1], SLIMMEST * extent[0]))
     shift = ((x.min() + x.max()) / 2, (y.min() + y.max()) / 2)
     # centered on the middle of the drawn area, which is not the mean of its points
     ra0, dec0 = first.pixel_to_world_values(*shift)
@@ -180,25 +183,24 @@ def sky_maps(ground: Ground, panels: Sequence[Panel]) -> bytes | None:
     rows = -(-len(panels) // ACROSS)
     # inches: a map, and what its color bar, labels and title need around it
     wide, bar, left, top, below = 2.7, 0.92, 0.62, 0.36, 0.42
-    tall = float(np.clip(wide * frame.height / frame.width, 1.1, 4.4))
+    tall = min(wide * frame.height / frame.width, 4.4)
     width, height = ACROSS * (wide + bar) + left, rows * (tall + top + below)
-    figure = figure_of(width, height, "none")
+    figure = figure_of(width, height, placed=True)
     for index, panel in enumerate(panels):
         row, column = divmod(index, ACROSS)
         x, y = left + column * (wide + bar), height - (row + 1) * (tall + top + below) + below
-        box = (x / width, y / height, wide / width, tall / height)
+        box = (x / width, y / height, min(wide, tall * frame.width / frame.height) / width, tall / height)
         axes = WCSAxes(figure, box, wcs=frame.wcs, frame_class=EllipticalFrame if frame.whole else RectangularFrame)
         figure.add_axes(axes)
         scale = figure.add_axes((box[0] + 1.03 * box[2], box[1], 0.09 / width, box[3]))
-        _draw(axes, scale, (frame, place), panel)
+        _draw(axes, scale, place, panel)
         if index == 0 and ground.outline is not None and outline_shows(ground):
             _outline(axes, frame, ground.outline)
         _ticks(axes, frame, bottom=index + ACROSS >= len(panels), first=column == 0)
     return png_of(figure)
 
 
-def _draw(axes: WCSAxes, scale: Axes, where: tuple[Frame, NDArray[np.int64]], panel: Panel) -> None:
-    frame, place = where
+def _draw(axes: WCSAxes, scale: Axes, place: NDArray[np.int64], panel: Panel) -> None:
     shown = place >= 0
     look = {"origin": "lower", "interpolation": "nearest", "aspect": "equal"}
     axes.imshow(np.where(shown, 0.0, np.nan), cmap=ListedColormap([EMPTY]), **look)

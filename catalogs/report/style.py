@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from io import BytesIO
-from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,10 +19,10 @@ DPI = 144
 _RAISED = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
 
 
-def figure_of(width: float, height: float, layout: Literal["constrained", "none"] = "constrained") -> Figure:
-    """An empty figure of a size in inches."""
+def figure_of(width: float, height: float, *, placed: bool = False) -> Figure:
+    """An empty figure of a size in inches; ``placed`` where its drawing says itself where each axes lies."""
     # a Figure of its own, not pyplot's: no global state, safe in any thread
-    figure = Figure(figsize=(width, height), dpi=DPI, layout=layout)
+    figure = Figure(figsize=(width, height), dpi=DPI, layout=None if placed else "constrained")
     FigureCanvasAgg(figure)
     return figure
 

@@ -80,7 +80,7 @@ def draw_trends(maps: SkyMaps, classes: Sequence[ClassTrends]) -> bytes | None:
     shown.sort(key=lambda item: list(maps.classes).index(item.answer))
     left, right, top, below, tall = 0.95, 0.12, 0.36, 0.5, 1.12
     width, height = 11.4, len(shown) * tall + top + below
-    figure = figure_of(width, height, "none")
+    figure = figure_of(width, height, placed=True)
     grid = figure.subplots(len(shown), len(columns), squeeze=False)
     inner = {"left": left / width, "right": 1 - right / width, "top": 1 - top / height, "bottom": below / height}
     figure.subplots_adjust(**inner, wspace=0.2, hspace=0.2)
@@ -96,13 +96,13 @@ def draw_trends(maps: SkyMaps, classes: Sequence[ClassTrends]) -> bytes | None:
                 axes.set_xlabel(short_name(condition) + unit, fontsize=8, color=INK)
         grid[row, 0].set_ylabel(f"{item.answer.question}:\n{item.answer.answer}", fontsize=8, color=INK)
     for column, condition in enumerate(columns):
-        _same_axis(grid[:, column], [item.trends[condition.name] for item in shown if condition.name in item.trends])
+        _same_axis(list(grid[:, column]), [item.trends[condition.name] for item in shown if condition.name in item.trends])
     return png_of(figure)
 
 
 def _largest(classes: Sequence[ClassTrends]) -> list[ClassTrends]:
     """The classes that are known best; of a question all but its most common answer, which is what the others leave."""
-    common = {}
+    common: dict[str, ClassTrends] = {}
     for item in classes:
         if item.overall > common.get(item.answer.question, item).overall or item.answer.question not in common:
             common[item.answer.question] = item

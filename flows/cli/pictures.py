@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 @click.option("--catalog", "of_catalog", is_flag=True, help="The page of the published catalog instead; any option below asks for it too.")
 @click.option("--as-of", "version", type=int, help="A published version (default: the current one).")
 @click.option("--live", is_flag=True, help="The shards as they are now.")
-@click.option("--region", "region_text", default="", metavar="REGION", help="cone:RA,DEC,DEG  box:RA1,RA2,DEC1,DEC2  bricks:A,B  moc:FILE  all")
+@click.option(
+    "--region", "region_text", default="", metavar="REGION", help="cone:RA,DEC,DEG  box:RA1,RA2,DEC1,DEC2  bricks:A,B  moc:FILE  all"
+)
 @click.option("--cone", default="", metavar="RA,DEC,DEG", help="Short for --region cone:...")
 @click.option("--box", default="", metavar="RA1,RA2,DEC1,DEC2", help="Short for --region box:...")
 @click.option("--columns", default="", help="Columns whose lowest and highest galaxies are shown, or 'all' (default: the model's answers).")

@@ -70,7 +70,7 @@ class CellSums:
 
     def _merge(self, cells: Ids, rows: Floats, sums: Floats, counts: Floats) -> None:
         self.cells, place = np.unique(np.concatenate([self.cells, cells]), return_inverse=True)
-        self.rows = np.bincount(place, np.concatenate([self.rows, rows]), len(self.cells))
+        self.rows = np.asarray(np.bincount(place, np.concatenate([self.rows, rows]), len(self.cells)), np.float64)
         self._sums = _summed(place, np.concatenate([self._sums, sums]), len(self.cells))
         self._counts = _summed(place, np.concatenate([self._counts, counts]), len(self.cells))
 

@@ -9,11 +9,11 @@ from cdshealpix.nested import lonlat_to_healpix
 from numpy.typing import NDArray
 
 from galpipe.errors import BadData
+from galpipe.skymap.cells import INDEX_ORDER
 from galpipe.survey.bits import FORCED_PSF_MASKS, allmask_bit, bit_names, mask_value, mask_values
 from galpipe.survey.bricks import BRICK_PIXELS, brick_by_name, brick_wcs, ids_at
 from galpipe.survey.coadd import read_band
 from galpipe.survey.files import BrickFiles
-from galpipe.skymap.cells import INDEX_ORDER
 
 STRIDE = 12
 """Every 12th pixel of every 12th row is looked at (3.1 arcsec): 82,000 points of a brick's unique area."""
