@@ -87,15 +87,17 @@ class Extent:
         return [self.folder / entry.path for entry in self.stock().shards if entry.rows]
 
     def schema(self) -> pa.Schema:
-        """Columns of the rows; without fields where there is no file.
+        """Columns of the rows; without fields where there is no shard.
 
         Raises
         ------
         BadData
             If a file does not read.
         """
-        files = self.files()
-        return pa.schema([]) if not files else _opened(files[0]).schema_arrow
+        if self.version is not None:
+            return _opened(self.folder / "dataset" / "_common_metadata").schema_arrow
+        shards = self.stock().shards
+        return _opened(self.folder / shards[0].path).schema_arrow if shards else pa.schema([])
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """The region's rows, at most `BATCH` at a time, in the order of the files.

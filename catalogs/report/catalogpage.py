@@ -162,7 +162,7 @@ def _tiles(rows: int, maps: SkyMaps, stock: Inventory) -> list[tuple[str, str, s
 
 def _galaxies(extent: Extent, columns: ColumnSums, wishes: Wishes) -> dict[str, Any]:
     sample = columns.sample
-    chosen = sample.slice(0, wishes.random).to_pylist()
+    chosen = sample.slice(0, wishes.random).to_pylist() if sample.num_columns else []
     facts = {name: item for name, item in columns.facts.items() if item.lowest}
     picks = [pick for item in facts.values() for pick in [*item.lowest, *item.highest]]
     units = [(unit_of_row(row), row["source_id"]) for row in chosen]

@@ -17,6 +17,8 @@ WIDTH, HEIGHT = 240.0, 70.0
 BARS = 40
 MOST_WHOLE = 40
 """Whole numbers over no more than this range have a bar each."""
+LARGEST_WHOLE = 1e9
+"""Larger whole numbers are numbers like any other."""
 LOG_FROM = 30.0
 """Ratio of the 98th to the 2nd percentile from which an axis of values is logarithmic."""
 LOG_COUNTS = 0.75
@@ -82,9 +84,10 @@ def of_numbers(values: Floats, *, share: bool = False) -> Histogram | None:
     if not len(values):
         return None
     low, high = (float(end) for end in np.percentile(values, [0.5, 99.5]))
-    if bool(np.all(values == np.rint(values))) and values.max() - values.min() <= MOST_WHOLE:
+    whole = bool(np.all(values == np.rint(values))) and float(np.abs(values).max()) < LARGEST_WHOLE
+    if whole and values.max() - values.min() <= MOST_WHOLE:
         edges, log = np.arange(values.min() - 0.5, values.max() + 1.5), False
-    elif low == high:
+    elif high - low <= 1e-9 * max(abs(low), abs(high)):
         half = max(abs(low) * 0.05, 1e-3)
         edges, log = np.linspace(low - half, high + half, 4), False
     else:

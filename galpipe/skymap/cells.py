@@ -16,8 +16,9 @@ FINEST_ORDER = 11
 """Cells of 1.7 arcmin: finer than any catalog of galaxies fills."""
 
 MOST_CELLS = 100_000
-CHILDREN = 3
-"""Orders below a cell at which its area is sampled (64 points)."""
+COARSEST, FINEST = 3, 6
+"""Orders below a cell at which its area is sampled: 64 points of each of many cells, 4096 of each of a few, whose edges matter more."""
+MOST_POINTS = 2_000_000
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -130,7 +131,7 @@ def aligned(cells: Ids, other: Ids, values: Floats) -> Floats:
     return np.where(other[place] == cells, values[place], 0.0)
 
 
-def points_in(cells: Ids, order: int, deeper: int = CHILDREN) -> tuple[Floats, Floats]:
+def points_in(cells: Ids, order: int, deeper: int) -> tuple[Floats, Floats]:
     """Positions that stand for the area of cells: the centers of their descendants.
 
     Returns
@@ -144,7 +145,7 @@ def points_in(cells: Ids, order: int, deeper: int = CHILDREN) -> tuple[Floats, F
 
 
 def share_inside(cells: Ids, order: int, inside: Callable[[Floats, Floats], NDArray[np.bool_]]) -> Floats:
-    """Share of each cell's area that a test of positions accepts, to 1/64.
+    """Share of each cell's area that a test of positions accepts.
 
     Parameters
     ----------
@@ -154,7 +155,9 @@ def share_inside(cells: Ids, order: int, inside: Callable[[Floats, Floats], NDAr
         From RA and Dec (deg, shape (M,)) to a mask of shape (M,).
     """
     share = np.zeros(len(cells))
-    for part in np.array_split(np.arange(len(cells)), max(1, len(cells) // 20_000)):
-        ra, dec = points_in(cells[part], order)
+    room = np.log2(MOST_POINTS / max(len(cells), 1)) / 2
+    deeper = int(np.clip(room, COARSEST, FINEST))
+    for part in np.array_split(np.arange(len(cells)), max(1, len(cells) * 4**deeper // MOST_POINTS)):
+        ra, dec = points_in(cells[part], order, deeper)
         share[part] = inside(ra.ravel(), dec.ravel()).reshape(ra.shape).mean(axis=1)
     return share
