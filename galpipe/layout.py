@@ -77,6 +77,10 @@ class Layout:
         """Index for look-alikes and outliers of one published version; may be deleted."""
         return self.root / "search" / name / f"v{version}"
 
+    def catalog_report(self, name: str, what: str) -> Path:
+        """Page of a catalog; ``what`` names version and region, as letters, digits, dots and dashes."""
+        return self.root / "reports" / name / f"{what}.html"
+
     @property
     def ledger(self) -> Path:
         """The ledger's SQLite file."""
