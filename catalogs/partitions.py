@@ -175,7 +175,7 @@ class _Making:
         """Write or link every partition; returns what was resolved in all of them."""
         linked, told = set(), [RESOLVED.empty_table()]
         for done, (pixel, members) in enumerate(self.tiling.members.items(), 1):
-            self.now.keys[pixel] = key = _key(members, self.now.basis, self.work.resolver)
+            self.now.keys[pixel] = key = partition_key(members, self.now.basis, self.work.resolver)
             if self.before.keys.get(pixel) == key:
                 self._link(CATALOG, pixel)
                 linked.add(pixel)
@@ -268,7 +268,18 @@ def _schema_of(work: Build, entry: Entry) -> pa.Schema:
     return pq.read_schema(work.shards / entry.path).remove_metadata()
 
 
-def _key(members: Members, basis: str, resolver: Resolver) -> str:
+def partition_key(members: Members, basis: str, resolver: Resolver) -> str:
+    """Hash of everything that a partition is made from: a partition whose key did not change is linked.
+
+    Parameters
+    ----------
+    members : tuple of (Entry, int)
+        Shards with rows in it, and how many.
+    basis : str
+        Hash of what all partitions share.
+    resolver : Resolver
+        Knows which outcomes decide about rows at the edges of bricks.
+    """
     entries = [entry for entry, _ in members]
     body = [basis, [[entry.path, entry.content_hash] for entry in entries], resolver.depends_on(entries)]
     return hashlib.sha256(json.dumps(body).encode()).hexdigest()

@@ -27,10 +27,13 @@ class Size:
         Stamps.
     repeats : int
         Measurements of each side, of which the median counts.
+    bricks : str
+        File of brick names, one a line, for a benchmark of bricks that changed; empty for some of the same kind.
     """
 
     galaxies: int = 250
     repeats: int = 3
+    bricks: str = ""
 
     def __post_init__(self) -> None:
         if self.galaxies < 1 or self.repeats < 1:
@@ -72,6 +75,9 @@ BENCHES = {
     "cut": Bench("flows.bench.cut", "time to cut stamps by reading a section for each over that by reading whole bands once"),
     "books": Bench("flows.bench.books", "sources lost or doubled over nine mock bricks across RA 0 and north and south, with hard cases"),
     "planning": Bench("flows.bench.planning", "time and memory to plan a rerun of a release of 366,898 bricks against a full ledger"),
+    "publish": Bench(
+        "flows.bench.publish", "bytes of a whole release published again after bricks changed, over those of the partitions that changed"
+    ),
     "loader": Bench("flows.bench.loader", "time of shuffled, augmented training batches from stores over that of reading the stores"),
     "memory": Bench("flows.bench.memory", "most memory of a worker that cuts and predicts a brick of 20,000 sources"),
     "similar": Bench(

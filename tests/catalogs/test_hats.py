@@ -235,7 +235,7 @@ def publisher(layout: Layout, fault: str = "", log: Path | None = None) -> subpr
     )
 
 
-@pytest.mark.parametrize("fault", ["publish.partition:2", "publish.metadata", "folder.renamed", "publish.pointer"])
+@pytest.mark.parametrize("fault", ["publish.partition:2", "publish.partition:6", "publish.metadata", "folder.renamed", "publish.pointer"])
 def test_a_killed_publisher_harms_nothing(layout: Layout, tmp_path: Path, fault: str) -> None:
     publish(layout, "main")
     before = published_ids(layout)

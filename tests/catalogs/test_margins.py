@@ -169,7 +169,9 @@ def test_lsdb_matches_across_the_border_of_partitions_by_the_margin(layout: Layo
     folder = layout.hats("main") / CURRENT
     mine = pd.DataFrame({"name": ["near", "nowhere"], "ra": [0.05, 0.2], "dec": [low - 1.5 * ARCSEC, 0.02]})
     assert pixel_at(0.05, low - 1.5 * ARCSEC) != pixel_at(0.05, high + 0.5 * ARCSEC)
-    small = lsdb.from_dataframe(mine, ra_column="ra", dec_column="dec", lowest_order=PARTITION_ORDER, highest_order=PARTITION_ORDER)
+    # its own margin would only cost time
+    orders = {"lowest_order": PARTITION_ORDER, "highest_order": PARTITION_ORDER, "margin_threshold": None}
+    small = lsdb.from_dataframe(mine, ra_column="ra", dec_column="dec", **orders)
     columns = ["source_id", "ra", "dec", "detections", "embedding"]
     for limits in (None, Limits(rows=1)):
         publish(layout, "main", limits=limits)
