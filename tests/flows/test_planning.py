@@ -24,7 +24,7 @@ def test_a_list_is_bound_by_its_ids(tmp_path: Path) -> None:
     ids.write_text("17\n")
     options = {"settings": {"selection": {"name": f"ids:{ids}"}}}
     request = RunRequest.build(str(tmp_path), "all", (str(tmp_path / "root"), "main"), options)
-    before = request._binding(request.context("run"))
+    before = request.binding(request.context("run"))
     assert before.settings["selection"]["name"] == "ids"
     ids.write_text("18\n")
-    assert request._binding(request.context("run")) != before
+    assert request.binding(request.context("run")) != before

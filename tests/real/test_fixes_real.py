@@ -19,7 +19,7 @@ from galpipe.survey.releases import Release, open_release
 from galpipe.survey.remote import changed_remotely, fetch_brick, load_brick_files
 from galpipe.unit import Unit
 from tasks.context import RunContext
-from tasks.plan import changed_at_source
+from tasks.remote import ask_source
 from tests.survey.fake_release import bytes_of, table_bytes, write, write_list
 
 LISTED, OTHERS = 5, 5
@@ -29,6 +29,10 @@ LISTED, OTHERS = 5, 5
 def context(tmp_path: Path) -> RunContext:
     fetch = FetchSettings(bands=("g", "r", "i", "z"), products=("image", "invvar"), connections=8, back_off=0.01)
     return RunContext(tmp_path / "root", "main", "run", Settings(fetch=fetch), tmp_path, "model", "code")
+
+
+def changed_at_source(context: RunContext, release: Release, units: list[Unit]) -> list[Unit]:
+    return list(ask_source(context, release, dict.fromkeys(units, "fetch"), remember=True).changed)
 
 
 def changed_paths(tables: Path) -> dict[str, set[str]]:
