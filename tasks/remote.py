@@ -34,6 +34,8 @@ from tasks.context import RunContext
 OWN_LISTS = 200
 """Bricks up to which each brick's own list is asked for as well; it tells of images that were fixed without the Tractor table."""
 
+DIFFERS = "differs"
+
 Group = tuple[str, str, str]
 """Release, region and ``brick[:3]``."""
 
@@ -118,10 +120,14 @@ def ask_source(
     with ThreadPoolExecutor(context.settings.fetch.connections, "check") as pool:
         asker.read_lists(pool, fetched)
         units = sorted(fetched)
-        names = list(pool.map(lambda unit: asker.changed(unit, fetched[unit]), units))
+        names = pool.map(lambda unit: asker.changed(unit, fetched[unit]), units)
+        changed = {unit: found for unit, found in zip(units, names, strict=True) if found}
+        # near the poles a brick has images of its neighbours, whose lists told nothing of it the first time
+        beside = [unit for unit in units if unit not in changed and any(replace(unit, brick=name) in changed for name in _neighbours(unit))]
+        names = pool.map(lambda unit: asker.changed(unit, fetched[unit], beside=True), beside)
+        changed |= {unit: found for unit, found in zip(beside, names, strict=True) if found}
     if remember:
         asker.remember()
-    changed = {unit: found for unit, found in zip(units, names, strict=True) if found}
     return Answer(changed, len(units), counted.requests, asker.unchanged, asker.own_lists)
 
 
@@ -152,8 +158,8 @@ class _Asker:
     def _list_of(self, unit: Unit, brick: str) -> _Listed:
         return self._lists[unit.release, unit.region, brick[:3]]
 
-    def changed(self, unit: Unit, fetch: str) -> tuple[str, ...]:
-        """Names of a unit's files that changed."""
+    def changed(self, unit: Unit, fetch: str, *, beside: bool = False) -> tuple[str, ...]:
+        """Names of a unit's files that changed; one beside a changed brick is looked at whatever its own table's line says."""
         own, table = self._list_of(unit, unit.brick), f"tractor-{unit.brick}.fits"
         bricks = (unit.brick, *_neighbours(unit))
         token = ",".join(self._list_of(unit, brick).sums.get(f"tractor-{brick}.fits", "") for brick in bricks)
@@ -161,25 +167,27 @@ class _Asker:
         agrees = own.exists and before is not None and before[:2] == [fetch, token]
         known = RemoteState(None, *before[2:]) if agrees and before else RemoteState(None)
         came = self._own_list(unit, known) if self.own_lists else None
-        if agrees and (came is None or came.status == "same"):
+        if agrees and not beside and (came is None or came.status == "same"):
             return ()
         files = settled_files(self._context, self._release, unit)
         if files is None:
             return ()
         record = files.record("tractor")
         listed = own.exists and record is not None and own.sums.get(table, "") == record.sha256
-        if not listed or len(bricks) > 1 or came is not None:
+        moved = before is not None and before[0] == fetch and before[1] != token
+        names: tuple[str, ...] = ()
+        if not listed or moved or beside or came is not None:
             came = came or self._own_list(unit, RemoteState(None))
             if own.exists:
                 self._release.keep_checksums(self._release.tractor_list(unit.region, unit.brick[:3]), own.sums)
-            if names := changed_remotely(self._release, files):
-                return names
+            names = changed_remotely(self._release, files)
         said = came.state if came else RemoteState(None)
         with self._lock:
             own.agreed.pop(unit.brick, None)
-            if listed:
-                own.agreed[unit.brick] = [fetch, token, said.etag, said.last_modified]
-        return ()
+            if listed or names:
+                # no list says DIFFERS: such a brick is looked at until it was fetched again
+                own.agreed[unit.brick] = [fetch, DIFFERS if names else token, said.etag, said.last_modified]
+        return names
 
     def _own_list(self, unit: Unit, known: RemoteState) -> Fresh:
         """The list of a brick's coadds."""
