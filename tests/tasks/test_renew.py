@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from distributed import Client, LocalCluster
 
 from catalogs.outcomes import read_outcomes_meta
 from catalogs.provenance import read_inputs
@@ -25,10 +28,15 @@ from galpipe.lvm.predict import Predictor
 from galpipe.lvm.weights import load_model, save_model
 from galpipe.stamps.result import CutResult, outcomes_table
 from galpipe.stamps.store import write_store
+from galpipe.survey.releases import Release
+from galpipe.survey.remote import Limiter
+from galpipe.survey.sources import Source
+from galpipe.unit import Receipt
 from tasks.catalog import predict_unit
 from tasks.chain import chain, files_fingerprint
 from tasks.context import RunContext
 from tasks.renew import can_begin_at_catalog, renew_unit
+from tasks.tile import Engine, process_units
 from tests.catalogs.sky import make_sources
 from tests.lvm.toy import TINY, toy_stamps
 from tests.survey.fake_release import UNIT
@@ -207,3 +215,36 @@ def test_an_embedding_of_another_length_is_refused(first: GalaxyModel, context: 
     wrong = rows.set_column(rows.column_names.index("embedding"), "embedding", short)
     with pytest.raises(Exception, match="an embedding of 16 numbers in each of 5 rows"):
         Predictor.load(context.model_folder).predict_kept(wrong, BATCH, ("morphology",))
+
+
+class Refusing:
+    """A release that must not be asked for anything."""
+
+    base = "nowhere"
+
+    def __getattr__(self, name: str) -> object:
+        raise AssertionError(f"the release was asked: {name}")
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    """A worker in this process."""
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, resources={"GPU": 1}) as cluster,
+        Client(cluster) as found,
+    ):
+        yield found
+
+
+def test_a_tile_begins_where_there_is_work(context: RunContext, first: GalaxyModel, tmp_path: Path, client: Client) -> None:
+    """Neither fetched nor cut: the one receipt is the catalog's, from the embeddings in the shard."""
+    later = replace(
+        with_model(context, CASES["a new head without pixels"](first), tmp_path / "later"), keep_bricks=False, keep_stamps=False
+    )
+    remove_folder(context.layout.stamps(UNIT, context.settings.cut.name))
+    receipts: list[Receipt] = []
+    release = Release("dr9", cast(Source, Refusing()))
+    engine = Engine(later, release, client, Limiter(1), receipts.append, Event(), {UNIT: FETCH})
+    process_units(engine, [UNIT])
+    assert [(receipt.stage, receipt.status) for receipt in receipts] == [("catalog", "done")]
+    assert "ring_yes_probability" in read_shard(context.layout.shard(UNIT, "main"))[0].column_names
