@@ -69,6 +69,14 @@ class Layout:
         """The file that binds a catalog's name to one configuration and model."""
         return self.catalog(name) / "collection.json"
 
+    def recipes(self, name: str) -> Path:
+        """Folder of the recipes that a catalog's shards were ever made by: settings and model parts, one file each."""
+        return self.catalog(name) / "recipes"
+
+    def remote(self, release: str, region: str, group: str) -> Path:
+        """What the release's checksum list of a group (``brick[:3]``) said when it was last asked; may be deleted."""
+        return self.root / "remote" / release / region / f"{group}.json.gz"
+
     def hats(self, name: str) -> Path:
         """Folder of a catalog's published versions, ``v1``, ``v2``, ... and ``current``."""
         return self.root / "hats" / name

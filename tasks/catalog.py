@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from catalogs.join import FROM_THE_MODEL, Origin, build_shard
 from catalogs.outcomes import OutcomesMeta, check_totals, empty, finish, write_outcomes
 from catalogs.provenance import record, record_run
 from catalogs.shard import ShardMeta, read_shard_meta, write_shard
+from galpipe.columns import Column
 from galpipe.commit import remove_folder
 from galpipe.errors import BadData
 from galpipe.heads import coarse_baseline, sep_baseline
@@ -26,6 +27,7 @@ from galpipe.stamps.store import Store
 from galpipe.unit import STAMPS, Receipt, Unit
 from tasks.chain import Chain, binding_hash, chain, files_fingerprint
 from tasks.context import RunContext, guarded
+from tasks.recipe import shard_parts
 
 _LOADING = threading.Lock()
 
@@ -66,24 +68,48 @@ def _predict(context: RunContext, unit: Unit) -> Receipt:
     layout = context.layout
     path = layout.stamps(unit, context.settings.cut.name)
     model = predictor(context)
-    with _found_damaged(path, unit):
+    with found_damaged(path, unit):
         store = Store(path)
         links = _links(context, store)
         predictions = _answers(store, model, context.settings.infer.batch)
-    declared = (*model.columns(), *sep_baseline.columns(), *coarse_baseline.columns())
-    heads = [column for column in declared if column.name not in FROM_THE_MODEL]
-    identifier = record(layout, context.name, _inputs(context, unit, store))
-    rows = build_shard(store.sources(), predictions, heads, Origin(unit, identifier, MODEL_BANDS))
+    identifier = record(layout, context.name, inputs_of(context, unit, store.stamp_attrs["checksums"], store.stamp_attrs["absent"]))
+    rows = build_shard(store.sources(), predictions, declared_columns(model), Origin(unit, identifier, MODEL_BANDS))
     outcomes = finish(store.outcomes, rows["source_id"].to_pylist(), unit=unit)
     check_totals(outcomes, rows.num_rows, unit, store.stamp_attrs.get("tractor_rows"))
+    return commit(context, ShardMeta(unit, links.catalog, identifier, parts=shard_parts(context, links)), rows, outcomes)
+
+
+def declared_columns(model: Predictor) -> list[Column]:
+    """The columns that are answered from pixels, beside those that every catalog has."""
+    declared = (*model.columns(), *sep_baseline.columns(), *coarse_baseline.columns())
+    return [column for column in declared if column.name not in FROM_THE_MODEL]
+
+
+def commit(context: RunContext, meta: ShardMeta, rows: pa.Table, outcomes: pa.Table) -> Receipt:
+    """Write a brick's shard, then its outcomes.
+
+    Parameters
+    ----------
+    context : RunContext
+    meta : ShardMeta
+        Unit, fingerprint, provenance and parts; the rest is filled in.
+    rows, outcomes : pyarrow.Table
+    """
+    layout, unit = context.layout, meta.unit
     shard = layout.shard(unit, context.name)
-    counted = {"predicted": rows.num_rows}
-    meta = ShardMeta(unit, links.catalog, identifier, context.model_hash, counted, binding=binding_hash(context))
-    _, content_hash = write_shard(shard, rows, meta)
-    counts = write_outcomes(layout.outcomes(unit, context.name), outcomes, OutcomesMeta(unit, fingerprint=links.catalog))
+    full = replace(meta, model=context.model_hash, counts={"predicted": rows.num_rows}, binding=binding_hash(context))
+    _, content_hash = write_shard(shard, rows, full)
+    counts = write_outcomes(layout.outcomes(unit, context.name), outcomes, OutcomesMeta(unit, fingerprint=meta.fingerprint))
+    return receipt_of(context, full, rows, counts, content_hash)
+
+
+def receipt_of(context: RunContext, meta: ShardMeta, rows: pa.Table, counts: dict[str, int], content_hash: str) -> Receipt:
+    """The receipt of a brick whose shard is there."""
+    path = context.layout.relative(context.layout.shard(meta.unit, context.name))
     # a model of one task finds no objects
-    counts["detections"] = int(pc.sum(rows["n_detections"]).as_py() or 0) if "n_detections" in rows.column_names else 0
-    return Receipt(unit, "catalog", "done", layout.relative(shard), rows.num_rows, content_hash, links.catalog, counts=counts)
+    detections = int(pc.sum(rows["n_detections"]).as_py() or 0) if "n_detections" in rows.column_names else 0
+    totals = counts | {"detections": detections}
+    return Receipt(meta.unit, "catalog", "done", path, rows.num_rows, content_hash, meta.fingerprint, counts=totals)
 
 
 def _answers(store: Store, model: Predictor, batch: int) -> pa.Table:
@@ -106,7 +132,7 @@ def _beside(table: pa.Table, more: pa.Table) -> pa.Table:
 
 
 @contextmanager
-def _found_damaged(store: Path, unit: Unit) -> Iterator[None]:
+def found_damaged(store: Path, unit: Unit) -> Iterator[None]:
     """A damaged store is taken away, so that the next run cuts it again instead of trusting its name.
 
     A store of files' stamps stays as it is: it cannot be made again without its files.
@@ -128,13 +154,13 @@ def _links(context: RunContext, store: Store) -> Chain:
     return links
 
 
-def _inputs(context: RunContext, unit: Unit, store: Store) -> dict[str, Any]:
+def inputs_of(context: RunContext, unit: Unit, checksums: Mapping[str, str], absent: Sequence[str]) -> dict[str, Any]:
     """Everything a row of this brick was made from, for its provenance id: never a time, a host or a run."""
     settings = context.settings
     return {
         "unit": str(unit),
-        "files": store.stamp_attrs["checksums"],
-        "absent": store.stamp_attrs["absent"],
+        "files": dict(checksums),
+        "absent": list(absent),
         "cut": asdict(settings.cut),
         "selection": settings.selection.identity(),
         "infer": {"batch": settings.infer.batch},
