@@ -71,7 +71,7 @@ def survey(
     with request.open_run() as run:
         context, ledger = run.context, run.ledger
         summary = Summary(context.run_id, len(plan.units))
-        changes = find_changes(context, ledger, plan.units)
+        changes = find_changes(context, ledger, plan.units, settled=request.check_remote)
         if request.check_remote:
             answer = ask_source(context, source, changes.fetched, remember=True, own_lists=request.check_files or None)
             changes = changes.with_files(answer.changed)
