@@ -11,14 +11,16 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from catalogs import evidence
 from catalogs.lease import Lease, lease_table
@@ -176,12 +178,19 @@ class Ledger:
         fault_point("ledger.after")
         return len(rows)
 
+    @cached_property
+    def _upserting(self) -> SQLCompiler:
+        """The statement that every receipt is written by, as SQL: SQLAlchemy compiles one with a conflict clause anew each time."""
+        statement = (postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert)(UNITS)
+        fresh = {column.name: statement.excluded[column.name] for column in UNITS.columns if column.name not in _KEY}
+        compiled = statement.on_conflict_do_update(index_elements=list(_KEY), set_=fresh).compile(self._engine)
+        return cast(SQLCompiler, compiled)
+
     def _upsert(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
-        for start in range(0, len(rows), _BATCH):
-            statement = insert(UNITS)
-            fresh = {column.name: statement.excluded[column.name] for column in UNITS.columns if column.name not in _KEY}
-            connection.execute(statement.on_conflict_do_update(index_elements=list(_KEY), set_=fresh), list(rows[start : start + _BATCH]))
+        order = self._upserting.positiontup
+        given = [tuple(row[key] for key in order) for row in rows] if order else [dict(row) for row in rows]
+        for start in range(0, len(given), _BATCH):
+            connection.exec_driver_sql(self._upserting.string, given[start : start + _BATCH])  # type: ignore[arg-type]
 
     def _add(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from galpipe.commit import replace_file, write_bytes
+from galpipe.commit import Replace, replace_file
 from galpipe.errors import BadData, ConfigurationError
 from galpipe.layout import Layout
 
@@ -62,7 +62,7 @@ def record_path(layout: Layout, name: str, identifier: int) -> Path:
     return _folder(layout, name) / f"{identifier % 1000:03d}" / f"{identifier}.json"
 
 
-def record(layout: Layout, name: str, inputs: Mapping[str, Any]) -> int:
+def record(layout: Layout, name: str, inputs: Mapping[str, Any], replace_by: Replace = replace_file) -> int:
     """Write a record once and return its id; writing it again is free.
 
     Raises
@@ -73,7 +73,8 @@ def record(layout: Layout, name: str, inputs: Mapping[str, Any]) -> int:
     identifier, text = provenance_id(inputs), canonical(inputs)
     path = record_path(layout, name, identifier)
     if not path.exists():
-        write_bytes(path, text)
+        with replace_by(path) as aside:
+            aside.write_bytes(text)
     elif path.read_bytes() != text:
         raise BadData("the inputs recorded under this provenance id", "others", file=str(path))
     return identifier

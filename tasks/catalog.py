@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 
 from catalogs.join import FROM_THE_MODEL, Origin, build_shard
 from catalogs.outcomes import OutcomesMeta, check_totals, empty, finish, write_outcomes
-from catalogs.provenance import record, record_run
+from catalogs.provenance import provenance_id, record, record_run
 from catalogs.shard import ShardMeta, read_shard_meta, write_shard
-from galpipe.commit import remove_folder
+from galpipe.commit import remove_folder, replace_together
 from galpipe.errors import BadData
 from galpipe.heads import coarse_baseline, sep_baseline
 from galpipe.lvm.inputs import MODEL_BANDS
@@ -72,15 +72,19 @@ def _predict(context: RunContext, unit: Unit) -> Receipt:
         predictions = _answers(store, model, context.settings.infer.batch)
     declared = (*model.columns(), *sep_baseline.columns(), *coarse_baseline.columns())
     heads = [column for column in declared if column.name not in FROM_THE_MODEL]
-    identifier = record(layout, context.name, _inputs(context, unit, store))
+    inputs = _inputs(context, unit, store)
+    identifier = provenance_id(inputs)
     rows = build_shard(store.sources(), predictions, heads, Origin(unit, identifier, MODEL_BANDS))
     outcomes = finish(store.outcomes, rows["source_id"].to_pylist(), unit=unit)
     check_totals(outcomes, rows.num_rows, unit, store.stamp_attrs.get("tractor_rows"))
     shard = layout.shard(unit, context.name)
     counted = {"predicted": rows.num_rows}
     meta = ShardMeta(unit, links.catalog, identifier, context.model_hash, counted, binding=binding_hash(context))
-    _, content_hash = write_shard(shard, rows, meta)
-    counts = write_outcomes(layout.outcomes(unit, context.name), outcomes, OutcomesMeta(unit, fingerprint=links.catalog))
+    with replace_together() as together:
+        record(layout, context.name, inputs, together)
+        counts = write_outcomes(layout.outcomes(unit, context.name), outcomes, OutcomesMeta(unit, fingerprint=links.catalog), together)
+        # the last one to get its name: where the shard is, so is what belongs to it
+        _, content_hash = write_shard(shard, rows, meta, together)
     # a model of one task finds no objects
     counts["detections"] = int(pc.sum(rows["n_detections"]).as_py() or 0) if "n_detections" in rows.column_names else 0
     return Receipt(unit, "catalog", "done", layout.relative(shard), rows.num_rows, content_hash, links.catalog, counts=counts)
