@@ -21,13 +21,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from catalogs import inventory
+from catalogs.completeness import COMPLETENESS, write_completeness
 from catalogs.inventory import Inventory, StaleInventory
+from catalogs.parquet import check_schema
 from catalogs.partitions import Build, Built, build
+from catalogs.schema import SCHEMA_VERSION
 from galpipe.commit import ASIDE, fault_point, fsync_folder, replace_folder
 from galpipe.errors import ConfigurationError, ResourceFailure
 from galpipe.layout import Layout
 
-INVENTORY, MANIFEST, COMPLETENESS = "inventory.parquet", "galpipe.json", "completeness.json"
+INVENTORY, MANIFEST = "inventory.parquet", "galpipe.json"
 CURRENT, LOCK = "current", ".publish.lock"
 
 _ATTEMPTS = 3
@@ -94,8 +97,15 @@ def version_folder(layout: Layout, name: str, version: int | None = None) -> Pat
 
 
 def manifest(folder: Path) -> dict[str, Any]:
-    """What a version says about itself: state, version, rows, created."""
+    """What a version says about itself: state, version, rows, created.
+
+    Raises
+    ------
+    BadData
+        If a newer galpipe wrote it.
+    """
     body: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+    check_schema(body, folder / MANIFEST)
     return body
 
 
@@ -177,7 +187,6 @@ def _publish(layout: Layout, name: str, progress: Callable[[int, int], None] | N
 
 def _describe(aside: Path, stock: Inventory, version: int, made: Built) -> None:
     inventory.save(stock, aside / INVENTORY)
-    (aside / COMPLETENESS).write_text(json.dumps(stock.completeness(), indent=1) + "\n")
     lost = sum(entry.rows - entry.placed_rows for entry in stock.shards)
     body = {
         "state": stock.state(),
@@ -186,6 +195,8 @@ def _describe(aside: Path, stock: Inventory, version: int, made: Built) -> None:
         "rows_without_position": lost,
         "resolved": made.resolved,
         "shards": len(stock.shards),
+        "totals": write_completeness(stock, aside),
+        "schema": SCHEMA_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     (aside / MANIFEST).write_text(json.dumps(body, indent=1) + "\n")

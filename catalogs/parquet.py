@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from catalogs.schema import SCHEMA_VERSION
 from galpipe.commit import Replace, replace_file
 from galpipe.errors import BadData
 
@@ -94,7 +95,7 @@ def write_parquet(path: Path, table: pa.Table, footer: Mapping[str, Any], replac
             content = sink.hash.copy()
             content.update(hash_schema(whole.schema).encode())
             content_hash = content.hexdigest()
-            text = json.dumps({**footer, "content_hash": content_hash}, sort_keys=True, separators=(",", ":"))
+            text = json.dumps({"schema": SCHEMA_VERSION, **footer, "content_hash": content_hash}, sort_keys=True, separators=(",", ":"))
             writer.add_key_value_metadata({FOOTER: text})
         blocks.flush()
     return content_hash, sink.hash.hexdigest()
@@ -120,4 +121,29 @@ def footer_of(metadata: pq.FileMetaData, path: Path) -> dict[str, Any]:
     text = (metadata.metadata or {}).get(FOOTER.encode())
     if text is None:
         raise BadData(f"key {FOOTER!r} in the Parquet footer", "none", file=str(path))
-    return {**json.loads(text), "rows_in_file": metadata.num_rows}
+    try:
+        told = json.loads(text)
+        check_schema(told, path)
+    except ValueError as error:
+        raise BadData(f"JSON under {FOOTER!r} in the Parquet footer", str(error), file=str(path)) from error
+    return {**told, "rows_in_file": metadata.num_rows}
+
+
+def check_schema(told: Mapping[str, Any], path: Path) -> None:
+    """Refuse what a newer galpipe wrote: its columns may mean something else.
+
+    Parameters
+    ----------
+    told : mapping
+        A footer or a version's description; ``schema`` is missing where an older galpipe wrote it.
+    path : Path
+        Named in the error.
+
+    Raises
+    ------
+    BadData
+        If it is of a newer schema than this code's.
+    """
+    if told.get("schema", 0) > SCHEMA_VERSION:
+        wanted = f"schema version {SCHEMA_VERSION} or older, which is what this galpipe reads"
+        raise BadData(wanted, f"version {told['schema']}, written by a newer one (update galpipe)", file=str(path))

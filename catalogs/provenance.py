@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,18 @@ def _folder(layout: Layout, name: str) -> Path:
 def record_path(layout: Layout, name: str, identifier: int) -> Path:
     """Where a record lies; the middle folder keeps a release's 366,898 records out of one folder."""
     return _folder(layout, name) / f"{identifier % 1000:03d}" / f"{identifier}.json"
+
+
+def records(layout: Layout, name: str) -> Iterator[tuple[int, Path]]:
+    """Every record of a catalog: id and file, sorted by file."""
+    for path in sorted(_folder(layout, name).glob("[0-9][0-9][0-9]/*.json")):
+        if path.stem.isdigit():
+            yield int(path.stem), path
+
+
+def run_files(layout: Layout, name: str) -> list[Path]:
+    """The files that say which ids a run used, named after the run."""
+    return sorted((_folder(layout, name) / "runs").glob("*.parquet"))
 
 
 def record(layout: Layout, name: str, inputs: Mapping[str, Any], replace_by: Replace = replace_file) -> int:
@@ -129,7 +141,7 @@ def describe(layout: Layout, name: str, identifier: int) -> dict[str, Any]:
     inputs = read_inputs(layout, name, identifier)
     runs = [
         file.stem
-        for file in sorted((_folder(layout, name) / "runs").glob("*.parquet"))
+        for file in run_files(layout, name)
         if pq.read_table(file, filters=[("provenance_id", "=", identifier)]).num_rows
     ]
     return {"id": identifier, "inputs": inputs, "runs": runs}

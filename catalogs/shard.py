@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 from catalogs.parquet import footer_of, hash_schema, read_footer, write_parquet
 from catalogs.schema import HEALPIX, HEALPIX_ORDER, PARTITION_ORDER
 from galpipe.commit import Replace, replace_file
-from galpipe.errors import BadData
+from galpipe.errors import BadData, ConfigurationError
 from galpipe.unit import Unit
 
 
@@ -145,10 +146,7 @@ def read_shard_meta(path: Path) -> ShardMeta:
     """
     footer = read_footer(path)
     rows = footer.pop("rows_in_file")
-    try:
-        meta = ShardMeta.from_json(json.dumps(footer))
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadData("a shard's footer", f"{type(error).__name__} {error}", file=str(path)) from error
+    meta = _meta_of(footer, path)
     if rows != meta.rows:
         raise BadData(f"{meta.rows} rows", f"{rows}", unit=str(meta.unit), file=str(path))
     return meta
@@ -171,4 +169,11 @@ def read_shard(path: Path) -> tuple[pa.Table, ShardMeta]:
     except (OSError, pa.ArrowInvalid) as error:
         raise BadData("a readable shard", str(error), file=str(path)) from error
     footer.pop("rows_in_file")
-    return table.replace_schema_metadata(None), ShardMeta.from_json(json.dumps(footer))
+    return table.replace_schema_metadata(None), _meta_of(footer, path)
+
+
+def _meta_of(footer: Mapping[str, Any], path: Path) -> ShardMeta:
+    try:
+        return ShardMeta.from_json(json.dumps(footer))
+    except (KeyError, TypeError, ValueError, ConfigurationError) as error:
+        raise BadData("a shard's footer", f"{type(error).__name__} {error}", file=str(path)) from error
