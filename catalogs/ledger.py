@@ -6,6 +6,7 @@ root whose ledger was lost does so first.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -73,6 +74,9 @@ _LEASES = lease_table(_METADATA)
 _KEY = ("name", "release", "region", "brick", "stage")
 _BATCH = 500
 
+_DAMAGED = ("file is not a database", "database disk image is malformed", "malformed database schema")
+"""What SQLite says of a file that it cannot read any more."""
+
 LEDGER_VARIABLE = "GALPIPE_LEDGER"
 """Environment variable with the URL of a shared ledger, such as ``postgresql://user@host/galpipe``; one database per root."""
 
@@ -106,6 +110,14 @@ def _tune_sqlite(connection: Any, _record: Any) -> None:
     cursor.close()
 
 
+def _name_damage(context: sa.ExceptionContext) -> None:
+    """A database file that is damaged, wherever that is found, is named with what mends it."""
+    text = str(context.original_exception)
+    if any(sign in text for sign in _DAMAGED):
+        file = str(context.engine.url.database) if context.engine is not None else ""
+        raise ConfigurationError("an undamaged ledger", f"{text!r}; galpipe ledger rebuild makes it anew", file=file)
+
+
 class Ledger:
     """The ledger of a root.
 
@@ -125,6 +137,7 @@ class Ledger:
             self._engine = sa.create_engine(_url(where), pool_pre_ping=True)
             if self._engine.dialect.name == "sqlite":
                 sa.event.listen(self._engine, "connect", _tune_sqlite)
+                sa.event.listen(self._engine, "handle_error", _name_damage)
             with self._engine.begin() as connection:
                 # two coordinators may come first at the same moment
                 for table in _METADATA.sorted_tables:
@@ -338,6 +351,38 @@ def ledger_of(layout: Layout) -> Ledger:
         As `Ledger`.
     """
     return Ledger(os.environ.get(LEDGER_VARIABLE) or layout.ledger)
+
+
+def ledger_of_files(layout: Layout, name: str) -> Ledger:
+    """A ledger in memory, made from what lies on disk: what can be said of a catalog without one."""
+    ledger = Ledger("sqlite://")
+    ledger.rebuild(layout, name)
+    return ledger
+
+
+def set_aside_damaged(layout: Layout) -> Path | None:
+    """Give the root's SQLite ledger another name if it is damaged, so that a new one can be made; None if it is not.
+
+    Returns
+    -------
+    Path or None
+        The new name.
+    """
+    path = layout.ledger
+    if os.environ.get(LEDGER_VARIABLE) or not path.exists():
+        return None
+    try:
+        with Ledger(path) as ledger, ledger._engine.connect() as connection:
+            if connection.exec_driver_sql("PRAGMA quick_check(1)").scalar() == "ok":
+                return None
+    except ConfigurationError:
+        pass
+    number = next(k for k in itertools.count(1) if not path.with_name(f"{path.name}.damaged-{k}").exists())
+    damaged = path.with_name(f"{path.name}.damaged-{number}")
+    for ending in ("-wal", "-shm"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+    path.rename(damaged)
+    return damaged
 
 
 def has_ledger(layout: Layout) -> bool:

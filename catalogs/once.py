@@ -18,7 +18,8 @@ _OBJID_BITS = 22
 
 class Once:
     """Ids of one shard after the other. What is kept is one number per brick, as an id begins with release and brick; ids of stamps
-    from files, which are hashes, are kept whole."""
+    from files, which are hashes, are kept whole.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[int, list[tuple[Unit, Path]]] = {}

@@ -52,6 +52,8 @@ class OutcomesMeta:
     file, reason : str
         The file concerned and why, for a status other than ``done``.
     fingerprint : str
+    stage : str
+        The stage that ended the brick, for a status other than ``done``.
     counts : dict
         ``sources``, ``predicted``, ``filtered``, ``failed`` and ``<status>:<reason>``; filled in by `write_outcomes`.
     content_hash : str
@@ -65,6 +67,7 @@ class OutcomesMeta:
     fingerprint: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
     content_hash: str = field(default="", compare=False)
+    stage: str = ""
 
 
 def empty() -> pa.Table:
@@ -187,6 +190,7 @@ def write_outcomes(path: Path, table: pa.Table, meta: OutcomesMeta, replace_by: 
         "file": meta.file,
         "reason": meta.reason,
         "fingerprint": meta.fingerprint,
+        "stage": meta.stage,
         "counts": counts,
     }
     write_parquet(path, table.cast(SCHEMA), body, replace_by)
@@ -205,7 +209,7 @@ def read_outcomes_meta(path: Path) -> OutcomesMeta:
     try:
         unit = Unit.parse(footer["unit"])
         told = (footer["file"], footer["reason"], footer["fingerprint"], footer["counts"], footer["content_hash"])
-        meta = OutcomesMeta(unit, cast(Status, footer["status"]), *told)
+        meta = OutcomesMeta(unit, cast(Status, footer["status"]), *told, footer.get("stage", ""))
         total = footer["counts"]["sources"]
     except KeyError as error:
         raise BadData("the footer of an outcomes file", f"no {error}", file=str(path)) from error

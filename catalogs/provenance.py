@@ -139,9 +139,5 @@ def describe(layout: Layout, name: str, identifier: int) -> dict[str, Any]:
         If the record does not hash to its id.
     """
     inputs = read_inputs(layout, name, identifier)
-    runs = [
-        file.stem
-        for file in run_files(layout, name)
-        if pq.read_table(file, filters=[("provenance_id", "=", identifier)]).num_rows
-    ]
+    runs = [file.stem for file in run_files(layout, name) if pq.read_table(file, filters=[("provenance_id", "=", identifier)]).num_rows]
     return {"id": identifier, "inputs": inputs, "runs": runs}

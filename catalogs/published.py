@@ -124,7 +124,9 @@ class VersionCheck:
         yield from self._trouble
         self._stale |= {_unit_of(path) for path in self._entries}
         if self._stale:
-            what = f"expected the shards that it was made from, got {len(self._stale)} others since, first {min(self._stale)} (publish again?)"
+            what = (
+                f"expected the shards that it was made from, got {len(self._stale)} others since, first {min(self._stale)} (publish again?)"
+            )
             yield self._problem(self.folder, what)
         rows: dict[str, int] = {}
         for index, item in enumerate(self.partitions):
@@ -132,7 +134,7 @@ class VersionCheck:
         for (index, unit), (count, _) in sorted(self._expected.items()):
             if index == -1:
                 yield self._problem(self.folder, f"expected a partition for {count} rows of the shard, got none", unit)
-        yield from self._totals(rows)
+        yield from self._totals(self.folder, rows)
 
     def _of_partition(self, index: int, item: _Partition, rows: dict[str, int]) -> Iterator[Problem]:
         try:
@@ -156,17 +158,16 @@ class VersionCheck:
             elif has != wants:
                 yield self._problem(item.path, "expected the values of the brick's shard, got others", unit)
 
-    def _totals(self, rows: dict[str, int]) -> Iterator[Problem]:
+    def _totals(self, folder: Path, rows: dict[str, int]) -> Iterator[Problem]:
         """galpipe.json and _metadata against the files."""
-        assert self.folder is not None
         try:
-            told = int(manifest(self.folder)["rows"])
+            told = int(manifest(folder)["rows"])
         except (BadData, OSError, ValueError, KeyError) as error:
-            yield self._problem(self.folder, f"expected a readable galpipe.json, got {error}")
+            yield self._problem(folder, f"expected a readable galpipe.json, got {error}")
         else:
             if len(rows) == len(self.partitions) and told != sum(rows.values()):
-                yield self._problem(self.folder, f"expected {told} published rows by galpipe.json, got {sum(rows.values())}")
-        path = self.folder / "dataset" / "_metadata"
+                yield self._problem(folder, f"expected {told} published rows by galpipe.json, got {sum(rows.values())}")
+        path = folder / "dataset" / "_metadata"
         try:
             listed = _listed(path)
         except (OSError, pa.ArrowInvalid) as error:

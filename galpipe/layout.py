@@ -50,13 +50,13 @@ class Layout:
         """Every store of stamps under the root, whatever its cut settings."""
         for path in sorted((self.root / "stamps").glob("*/*/*/*/*.zarr")):
             if not path.name.startswith("."):
-                yield Unit(*path.parts[-4:-2], path.stem), path
+                yield Unit(path.parts[-4], path.parts[-3], path.stem), path
 
     def brick_folders(self) -> Iterator[tuple[Unit, Path]]:
         """Every folder of fetched files under the root."""
         for path in sorted((self.root / "bricks").glob("*/*/*/*")):
             if path.is_dir() and not path.name.startswith("."):
-                yield Unit(*path.parts[-4:-2], path.name), path
+                yield Unit(path.parts[-4], path.parts[-3], path.name), path
 
     def catalogs(self) -> list[str]:
         """Names of the catalogs under the root."""

@@ -17,6 +17,7 @@ from catalogs.join import FROM_THE_MODEL, Origin, build_shard
 from catalogs.outcomes import OutcomesMeta, check_totals, empty, finish, write_outcomes
 from catalogs.provenance import provenance_id, record, record_run
 from catalogs.shard import ShardMeta, read_shard_meta, write_shard
+from galpipe.columns import Column
 from galpipe.commit import remove_folder, replace_together
 from galpipe.errors import BadData
 from galpipe.heads import coarse_baseline, sep_baseline
@@ -45,6 +46,12 @@ def predictor(context: RunContext) -> Predictor:
         return _load(context.model_folder, context.model_hash, context.settings.infer.threads)
 
 
+def head_columns(context: RunContext) -> list[Column]:
+    """Columns that a run's model and the measurements beside it declare."""
+    declared = (*predictor(context).columns(), *sep_baseline.columns(), *coarse_baseline.columns())
+    return [column for column in declared if column.name not in FROM_THE_MODEL]
+
+
 def predict_unit(context: RunContext, unit: Unit) -> Receipt:
     """Predict every stamp of a brick and write its shard and outcomes.
 
@@ -70,8 +77,7 @@ def _predict(context: RunContext, unit: Unit) -> Receipt:
         store = Store(path)
         links = _links(context, store)
         predictions = _answers(store, model, context.settings.infer.batch)
-    declared = (*model.columns(), *sep_baseline.columns(), *coarse_baseline.columns())
-    heads = [column for column in declared if column.name not in FROM_THE_MODEL]
+    heads = head_columns(context)
     inputs = _inputs(context, unit, store)
     identifier = provenance_id(inputs)
     rows = build_shard(store.sources(), predictions, heads, Origin(unit, identifier, MODEL_BANDS))
@@ -159,7 +165,7 @@ def record_without_rows(context: RunContext, receipt: Receipt) -> None:
     layout = context.layout
     if layout.shard(receipt.unit, context.name).exists():
         return
-    meta = OutcomesMeta(receipt.unit, receipt.status, receipt.file, receipt.reason, receipt.fingerprint)
+    meta = OutcomesMeta(receipt.unit, receipt.status, receipt.file, receipt.reason, receipt.fingerprint, stage=receipt.stage)
     write_outcomes(layout.outcomes(receipt.unit, context.name), empty(), meta)
 
 
