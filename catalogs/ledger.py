@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -196,14 +196,13 @@ class Ledger:
         """The statement that every receipt is written by, as SQL: SQLAlchemy compiles one with a conflict clause anew each time."""
         statement = (postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert)(UNITS)
         fresh = {column.name: statement.excluded[column.name] for column in UNITS.columns if column.name not in _KEY}
-        compiled = statement.on_conflict_do_update(index_elements=list(_KEY), set_=fresh).compile(self._engine)
-        return cast(SQLCompiler, compiled)
+        return statement.on_conflict_do_update(index_elements=list(_KEY), set_=fresh).compile(self._engine)
 
     def _upsert(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         order = self._upserting.positiontup
         given = [tuple(row[key] for key in order) for row in rows] if order else [dict(row) for row in rows]
         for start in range(0, len(given), _BATCH):
-            connection.exec_driver_sql(self._upserting.string, given[start : start + _BATCH])  # type: ignore[arg-type]
+            connection.exec_driver_sql(self._upserting.string, given[start : start + _BATCH])
 
     def _add(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
