@@ -114,7 +114,7 @@ def lineage(layout: Layout, name: str, identifier: int) -> dict[str, Any]:
 
 def _model(entry: ModelEntry) -> dict[str, Any]:
     card = entry.card
-    learned = {key: card[key] for key in ("name", "version") if key in card}
+    learned: dict[str, Any] = {key: card[key] for key in ("name", "version") if key in card}
     training = card.get("training")
     if isinstance(training, dict):
         flat = {**training, **(training.get("settings") or {})}

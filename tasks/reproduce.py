@@ -121,7 +121,7 @@ def _context(layout: Layout, row: Row, inputs: Mapping[str, Any], place: Path) -
         table, _ = read_shard(row.shard)
         ids.write_text("\n".join(map(str, table["source_id"].to_pylist())) + "\n")
         selection["name"] = f"{IDS}{ids}"
-    cut = {key: tuple(value) if isinstance(value, list) else value for key, value in inputs["cut"].items()}
+    cut: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in inputs["cut"].items()}
     coadds = [match for file in (*inputs["files"], *inputs["absent"]) if (match := _COADD.fullmatch(file))]
     products, bands = (tuple(dict.fromkeys(match[group] for match in coadds)) for group in (1, 2))
     fetch = FetchSettings(products=products, bands=bands) if coadds else FetchSettings()
