@@ -1,8 +1,9 @@
 """Publish a catalog as a versioned HATS catalog that LSDB, DuckDB and plain Parquet readers open.
 
-``hats/<name>/v<N>/`` is complete and never changes; ``current`` points at the newest. A version is built aside: partitions whose
-shards did not change are hard links to the version before, the others are written from the shards, rows are counted in and out,
-`hats` validates the whole, and only then is the folder renamed and the pointer moved. One publisher works at a time.
+``hats/<name>/v<N>/`` is a HATS collection (galaxies, margin cache, index of stamps), complete and never changes; ``current`` points at
+the newest. A version is built aside: files whose shards did not change are hard links to the version before, the others are written from
+the shards, rows are counted in and out, `hats` validates the whole, and only then is the folder renamed and the pointer moved. One
+publisher works at a time.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from catalogs.inventory import Inventory, StaleInventory
 from catalogs.parquet import check_schema
 from catalogs.partitions import Build, Built, build
 from catalogs.schema import SCHEMA_VERSION
+from catalogs.tiling import Limits
 from galpipe.commit import ASIDE, fault_point, fsync_folder, replace_folder
 from galpipe.errors import ConfigurationError, ResourceFailure
 from galpipe.layout import Layout
 
-INVENTORY, MANIFEST = "inventory.parquet", "galpipe.json"
+INVENTORY, MANIFEST = "inventory", "galpipe.json"
 CURRENT, LOCK = "current", ".publish.lock"
 
 _ATTEMPTS = 3
@@ -56,7 +58,13 @@ class PublishResult:
     resolved : dict
         Rows at the edges of bricks, by what became of them (`catalogs.resolve`): left out as ``duplicate`` or as the
         ``neighbour``'s, or ``rescued``.
-    partitions_written, partitions_linked : int
+    partitions_written, partitions_linked, margins_written, margins_linked : int
+    partitions : dict
+        Partitions by HEALPix order; more than one order where some were split.
+    stamps : dict
+        Rows by whether the stamp is ``kept`` under the root or ``absent`` (`catalogs.stampindex`).
+    bytes_written, bytes_linked : int
+        Of all files of the version, those that are new and those that the version before has too.
     """
 
     status: Literal["published", "unchanged", "nothing"]
@@ -67,6 +75,12 @@ class PublishResult:
     partitions_written: int = 0
     partitions_linked: int = 0
     resolved: dict[str, int] = field(default_factory=dict)
+    margins_written: int = 0
+    margins_linked: int = 0
+    partitions: dict[str, int] = field(default_factory=dict)
+    stamps: dict[str, int] = field(default_factory=dict)
+    bytes_written: int = 0
+    bytes_linked: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -116,7 +130,7 @@ def completeness(folder: Path) -> dict[str, dict[str, int]]:
 
 
 @contextmanager
-def _one_publisher(folder: Path) -> Iterator[None]:
+def one_publisher(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; wait while another publisher is at work. A lock ends with its process."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("a") as handle:
@@ -128,7 +142,7 @@ def _one_publisher(folder: Path) -> Iterator[None]:
         yield
 
 
-def publish(layout: Layout, name: str, progress: Callable[[int, int], None] | None = None) -> PublishResult:
+def publish(layout: Layout, name: str, progress: Callable[[int, int], None] | None = None, limits: Limits | None = None) -> PublishResult:
     """Make the shards of a catalog its newest HATS version.
 
     Parameters
@@ -137,6 +151,8 @@ def publish(layout: Layout, name: str, progress: Callable[[int, int], None] | No
     name : str
     progress : callable, optional
         Called with (partitions done, partitions).
+    limits : Limits, optional
+        What a partition may hold before it is split; one that was split stays so.
 
     Returns
     -------
@@ -152,18 +168,18 @@ def publish(layout: Layout, name: str, progress: Callable[[int, int], None] | No
         If the disk is full, or shards keep changing while they are read.
     """
     folder = layout.hats(name)
-    with _one_publisher(folder):
+    with one_publisher(folder):
         for left in folder.glob(f"{ASIDE}*"):
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         for _ in range(_ATTEMPTS):
             try:
-                return _publish(layout, name, progress)
+                return _publish(layout, name, progress, limits or Limits())
             except StaleInventory as error:
                 _LOG.info("%s; starting again", error)
     raise ResourceFailure("shards that keep still while they are published", f"changes in {_ATTEMPTS} attempts", file=str(folder))
 
 
-def _publish(layout: Layout, name: str, progress: Callable[[int, int], None] | None) -> PublishResult:
+def _publish(layout: Layout, name: str, progress: Callable[[int, int], None] | None, limits: Limits) -> PublishResult:
     folder = layout.hats(name)
     newest = max(versions(layout, name), default=0)
     previous = folder / f"v{newest}" if newest else None
@@ -177,16 +193,42 @@ def _publish(layout: Layout, name: str, progress: Callable[[int, int], None] | N
     version = newest + 1
     final = folder / f"v{version}"
     with replace_folder(final) as aside:
-        made = build(Build(layout.catalog(name), aside, previous, stock, name), progress)
+        made = build(Build(layout, name, aside, previous, stock, limits), progress)
+        inventory.save(stock, aside / INVENTORY, previous / INVENTORY if previous else None)
         _describe(aside, stock, version, made)
     fault_point("publish.pointer")
     _point(folder, version)
-    lost = sum(entry.rows - entry.placed_rows for entry in stock.shards)
-    return PublishResult("published", version, final, made.rows, lost, made.written, made.linked, made.resolved)
+    return PublishResult(
+        "published",
+        version,
+        final,
+        made.rows,
+        sum(entry.rows - entry.placed_rows for entry in stock.shards),
+        made.written,
+        made.linked,
+        made.resolved,
+        made.margins_written,
+        made.margins_linked,
+        made.partitions,
+        made.stamps,
+        *_bytes(final, previous),
+    )
+
+
+def _bytes(folder: Path, previous: Path | None) -> tuple[int, int]:
+    """Bytes of a version's files that are new, and of those that are the version before's."""
+    before = set(_files(previous)) if previous else set()
+    found = _files(folder)
+    return sum(size for file, size in found.items() if file not in before), sum(size for file, size in found.items() if file in before)
+
+
+def _files(folder: Path) -> dict[tuple[int, int], int]:
+    """Bytes by file, whatever its names."""
+    found = [path.lstat() for path in folder.rglob("*") if path.is_file()]
+    return {(item.st_dev, item.st_ino): item.st_size for item in found}
 
 
 def _describe(aside: Path, stock: Inventory, version: int, made: Built) -> None:
-    inventory.save(stock, aside / INVENTORY)
     lost = sum(entry.rows - entry.placed_rows for entry in stock.shards)
     body = {
         "state": stock.state(),
@@ -194,9 +236,13 @@ def _describe(aside: Path, stock: Inventory, version: int, made: Built) -> None:
         "rows": made.rows,
         "rows_without_position": lost,
         "resolved": made.resolved,
+        "partitions": made.partitions,
+        "stamps": made.stamps,
         "shards": len(stock.shards),
         "totals": write_completeness(stock, aside),
         "schema": SCHEMA_VERSION,
+        "partitions_written": made.written,
+        "partitions_linked": made.linked,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     (aside / MANIFEST).write_text(json.dumps(body, indent=1) + "\n")
@@ -215,7 +261,8 @@ def _keep(folder: Path, newest: int) -> PublishResult:
         _point(folder, newest)
     status: Literal["published", "unchanged"] = "published" if adopted else "unchanged"
     lost, resolved = told["rows_without_position"], told.get("resolved", {})
-    return PublishResult(status, newest, folder / f"v{newest}", told["rows"], lost, resolved=resolved)
+    more = {"partitions": told.get("partitions", {}), "stamps": told.get("stamps", {})}
+    return PublishResult(status, newest, folder / f"v{newest}", told["rows"], lost, resolved=resolved, **more)
 
 
 def _point(folder: Path, version: int) -> None:

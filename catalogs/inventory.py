@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 from catalogs.outcomes import read_outcomes_meta
 from catalogs.parquet import PARQUET
 from catalogs.shard import read_shard_meta
-from galpipe.commit import ASIDE
+from galpipe.commit import ASIDE, link
 from galpipe.layout import Layout
 from galpipe.unit import Unit
 
 _OUTCOMES = ".outcomes.parquet"
 
-_PLAIN = ("path", "size", "mtime_ns", "content_hash", "schema_hash", "rows", "counts", "model", "binding")
+_PLAIN = ("path", "size", "mtime_ns", "content_hash", "schema_hash", "rows", "counts", "model", "binding", "provenance_id")
 
 _SCHEMA = pa.schema(
     [
@@ -36,6 +36,7 @@ _SCHEMA = pa.schema(
         ("counts", pa.string()),
         ("model", pa.string()),
         ("binding", pa.string()),
+        ("provenance_id", pa.int64()),
     ]
 )
 
@@ -65,6 +66,8 @@ class Entry:
         JSON of an outcomes file's status, file, reason and counts.
     model, binding : str
         From a shard's footer: which model answered, and the hash of model and settings together.
+    provenance_id : int
+        From a shard's footer; 0 where an older inventory does not say it.
     """
 
     path: str
@@ -77,6 +80,7 @@ class Entry:
     counts: str = ""
     model: str = ""
     binding: str = ""
+    provenance_id: int = 0
 
     @property
     def placed_rows(self) -> int:
@@ -154,8 +158,8 @@ def outcomes_files(layout: Layout, name: str) -> Iterator[tuple[Unit, Path]]:
             yield layout.unit_of_shard(path.with_name(path.name.removesuffix(_OUTCOMES) + ".parquet"), name), path
 
 
-def take(layout: Layout, name: str, known: Inventory | None = None) -> Inventory:
-    """List a catalog; footers are read only of files that an earlier inventory does not know.
+def take(layout: Layout, name: str, known: Inventory | None = None, files: Iterable[Path] | None = None) -> Inventory:
+    """List a catalog, or some of its files; footers are read only of files that an earlier inventory does not know.
 
     Raises
     ------
@@ -163,12 +167,12 @@ def take(layout: Layout, name: str, known: Inventory | None = None) -> Inventory
         If a footer does not read.
     """
     listed = known.shards + known.outcomes if known else ()
-    # an older galpipe did not list the hash of outcomes, nor why a brick has none
-    whole = (entry for entry in listed if entry.content_hash and ('"reason"' in entry.counts or not entry.counts))
+    # an older galpipe did not list the hash of outcomes, why a brick has none, nor the provenance of shards
+    whole = (entry for entry in listed if entry.content_hash and ('"reason"' in entry.counts or entry.provenance_id))
     earlier = {(entry.path, entry.size, entry.mtime_ns): entry for entry in whole}
     shards: list[Entry] = []
     outcomes: list[Entry] = []
-    for path in _files(layout, name):
+    for path in _files(layout, name) if files is None else files:
         stat = path.stat()
         relative = path.relative_to(layout.catalog(name)).as_posix()
         entry = earlier.get((relative, stat.st_size, stat.st_mtime_ns)) or _read(path, relative, stat.st_size, stat.st_mtime_ns)
@@ -184,23 +188,67 @@ def _read(path: Path, relative: str, size: int, mtime_ns: int) -> Entry:
         return Entry(relative, size, mtime_ns, told.content_hash, rows=told.counts["sources"], counts=counts)
     meta = read_shard_meta(path)
     pixels = tuple(sorted(meta.pixels.items()))
-    made_by = {"model": meta.model, "binding": meta.binding}
-    return Entry(relative, size, mtime_ns, meta.content_hash, meta.schema_hash, meta.rows, pixels, **made_by)
+    return Entry(
+        relative,
+        size,
+        mtime_ns,
+        meta.content_hash,
+        meta.schema_hash,
+        meta.rows,
+        pixels,
+        model=meta.model,
+        binding=meta.binding,
+        provenance_id=meta.provenance_id,
+    )
 
 
-def save(inventory: Inventory, path: Path) -> None:
-    """Write an inventory as Parquet, beside the version that was made from it."""
-    entries: list[dict[str, Any]] = [
-        {key: getattr(entry, key) for key in _PLAIN} | {"pixels": list(entry.pixels)} for entry in inventory.shards + inventory.outcomes
-    ]
-    pq.write_table(pa.Table.from_pylist(entries, schema=_SCHEMA), path, **PARQUET)
+def save(inventory: Inventory, folder: Path, before: Path | None = None) -> None:
+    """Write an inventory beside the version that was made from it: a Parquet file for every 10 deg of RA.
+
+    Parameters
+    ----------
+    inventory : Inventory
+    folder : Path
+    before : Path, optional
+        The inventory of the version before, whose files are linked where they say the same: of a whole release, 40 MB otherwise.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    slices: dict[str, list[Entry]] = {}
+    for entry in inventory.shards + inventory.outcomes:
+        slices.setdefault(entry.path.split("/")[2][:2], []).append(entry)
+    for name, entries in sorted(slices.items()):
+        sink = pa.BufferOutputStream()
+        pq.write_table(_table(entries), sink, **PARQUET)
+        content, path = sink.getvalue().to_pybytes(), folder / f"{name}.parquet"
+        path.unlink(missing_ok=True)
+        old = before / path.name if before else path
+        if old.is_file() and old.read_bytes() == content:
+            link(old, path)
+        else:
+            path.write_bytes(content)
 
 
-def load(path: Path) -> Inventory:
-    """Read what `save` wrote; nothing is known of what an older galpipe wrote otherwise."""
-    table = pq.read_table(path)
-    if table.schema.names != _SCHEMA.names:
-        return Inventory((), ())
-    entries = [Entry(**{key: row[key] for key in _PLAIN}, pixels=tuple(row["pixels"])) for row in table.to_pylist()]
+def _table(entries: Iterable[Entry]) -> pa.Table:
+    rows: list[dict[str, Any]] = [{key: getattr(entry, key) for key in _PLAIN} | {"pixels": list(entry.pixels)} for entry in entries]
+    return pa.Table.from_pylist(rows, schema=_SCHEMA)
+
+
+def load(folder: Path, slices: Collection[str] | None = None) -> Inventory:
+    """Read what `save` wrote, or only some of its files by name, or the one file of an older galpipe.
+
+    Nothing is known of what an older one wrote otherwise.
+    """
+    older = folder.with_name(f"{folder.name}.parquet")
+    entries: list[Entry] = []
+    for path in sorted(folder.glob("*.parquet")) or [older]:
+        if slices is not None and path != older and path.stem not in slices:
+            continue
+        table = pq.read_table(path, partitioning=None)
+        if "provenance_id" not in table.schema.names:
+            table = table.append_column("provenance_id", pa.array([0] * table.num_rows, pa.int64()))
+        if table.schema.names != _SCHEMA.names:
+            return Inventory((), ())
+        entries += [Entry(**{key: row[key] for key in _PLAIN}, pixels=tuple(row["pixels"])) for row in table.to_pylist()]
+    entries.sort(key=lambda entry: entry.path)
     outcomes = tuple(entry for entry in entries if entry.path.endswith(_OUTCOMES))
     return Inventory(tuple(entry for entry in entries if not entry.path.endswith(_OUTCOMES)), outcomes)

@@ -75,6 +75,41 @@ def build_shard(sources: pa.Table, predictions: pa.Table, heads: Sequence[Column
     return pa.table(columns, schema=schema)
 
 
+def renew_shard(old: pa.Table, answers: pa.Table, heads: Sequence[Column], origin: Origin) -> pa.Table:
+    """Rows with some columns answered anew and every other one carried over.
+
+    Parameters
+    ----------
+    old : pyarrow.Table
+        Rows of a shard.
+    answers : pyarrow.Table
+        Same rows in the same order, columns that take the place of the old ones or are new.
+    heads : sequence of Column
+        Every column declared by the heads there are now; others of ``old`` are left out.
+    origin : Origin
+
+    Returns
+    -------
+    pyarrow.Table
+        As `build_shard` would make it.
+
+    Raises
+    ------
+    BadData
+        If there is no value for a declared column, or it does not fit its type.
+    """
+    schema = assemble(heads)
+    given = {name: old[name] for name in old.column_names} | {name: answers[name] for name in answers.column_names}
+    own = [column for column in heads if column.name in answers.column_names]
+    given |= _without_truncated(given, own)
+    given["provenance_id"] = pa.array(np.full(old.num_rows, origin.provenance_id, np.int64))
+    lost = [name for name in schema.names if name not in given]
+    if lost or answers.num_rows not in (0, old.num_rows):
+        got = f"{answers.num_rows} answers, nothing for {lost[:3]}"
+        raise BadData(f"{old.num_rows} rows with every declared column", got, unit=str(origin.unit))
+    return pa.table([_fit(given[item.name], item, old.num_rows, origin.unit) for item in schema], schema=schema)
+
+
 def _without_truncated(given: Mapping[str, pa.ChunkedArray | pa.Array], heads: Sequence[Column]) -> dict[str, pa.ChunkedArray | pa.Array]:
     """The heads' sizes, fluxes and angles, null where the stamp cuts the galaxy off (science.md section 1)."""
     cut_off = pc.fill_null(given["stamp_truncated"], False)

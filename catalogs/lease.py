@@ -17,6 +17,9 @@ from sqlalchemy.exc import IntegrityError
 
 from galpipe.errors import ConfigurationError, ResourceFailure
 
+ROOT_LEASE = "the root folder"
+"""Name of the lease that every run takes, and whoever removes what runs made."""
+
 
 def lease_table(metadata: sa.MetaData) -> sa.Table:
     """The table ``leases``."""

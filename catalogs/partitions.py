@@ -1,50 +1,53 @@
-"""Build one HATS version: a Parquet file per HEALPix pixel, and the metadata files that `hats` expects.
+"""Build one HATS version: a Parquet file per HEALPix pixel, its margin, where its stamps are, and what makes these a collection.
 
-Memory is bounded by one partition (3.4 square degrees at order 5), not by the catalog.
+    v<N>/collection.properties        what LSDB opens: the catalog with its margin
+    v<N>/catalog, margin, stamps      three HATS catalogs; dataset is a link to catalog/dataset
+    v<N>/partitions.json              what each partition was made from, which were split, and the hash of every strip of margin
+
+Memory is bounded by one partition, not by the catalog.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from hats.catalog.dataset.table_properties import TableProperties
-from hats.catalog.partition_info import PartitionInfo
-from hats.io import file_io, write_parquet_metadata
-from hats.io.paths import pixel_catalog_file
-from hats.io.validation import is_valid_catalog
+from hats.io.validation import is_valid_catalog, is_valid_collection
 from hats.pixel_math.healpix_pixel import HealpixPixel
-from mocpy import MOC
-from numpy.typing import NDArray
 
+from catalogs.hatsfiles import CATALOG, MARGIN, MARGIN_CACHE, OBJECT, STAMP_INDEX, STAMPS, collect, describe, partition_path, sky_map
 from catalogs.inventory import Entry, Inventory, StaleInventory
+from catalogs.margins import MARGIN_ARCSEC, MarginWork, margins
+from catalogs.memory import KEYS as KEYS
+from catalogs.memory import Memory, recall, remember
+from catalogs.nested import publish_schema, publishable
 from catalogs.parquet import PARQUET
 from catalogs.resolve import RESOLVED, Resolver
-from catalogs.schema import HEALPIX, HEALPIX_ORDER, PARTITION_ORDER
+from catalogs.schema import HEALPIX, HEALPIX_ORDER
 from catalogs.shard import read_shard
-from galpipe.commit import fault_point
+from catalogs.stampindex import INDEX, index_rows, kept_stores
+from catalogs.tiling import Limits, Tiling, tile
+from galpipe.commit import fault_point, link
 from galpipe.errors import BadData
 from galpipe.fingerprint import ALGORITHM_VERSIONS
-
-MAP_ORDER = 8
-"""HEALPix order of the sky map and coverage (13.7 arcmin pixels, about a brick)."""
-
-KEYS = "partitions.json"
-"""Name of the file that remembers what each partition was made from."""
+from galpipe.layout import Layout
 
 RESOLVED_FILE = "resolved.parquet"
 """Name of the file that says which rows of the shards were left out because another brick has the source (`catalogs.resolve`)."""
+
+ROW_GROUP = 65_536
+"""Rows per row group: an average partition is one, and a cone in a crowded one reads a part."""
+
+Members = tuple[tuple[Entry, int], ...]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -53,22 +56,40 @@ class Build:
 
     Parameters
     ----------
-    shards : Path
-        Folder of the catalog's shards.
+    layout : Layout
+    name : str
+        The catalog's name.
     target : Path
         Empty folder to fill.
     previous : Path or None
         The version before, whose unchanged partitions are linked.
     stock : Inventory
-    name : str
-        The catalog's name.
+    limits : Limits
+        Of a partition.
     """
 
-    shards: Path
+    layout: Layout
+    name: str
     target: Path
     previous: Path | None
     stock: Inventory
-    name: str
+    limits: Limits
+
+    @property
+    def shards(self) -> Path:
+        """Folder of the catalog's shards."""
+        return self.layout.catalog(self.name)
+
+    @cached_property
+    def resolver(self) -> Resolver:
+        """Of rows at the edges of bricks."""
+        return Resolver(self.shards, self.stock.outcomes)
+
+    def old(self, catalog: str, pixel: HealpixPixel) -> Path:
+        """File of a partition in the version before, which there is."""
+        if self.previous is None:
+            raise RuntimeError("a link to a version before the first")
+        return partition_path(self.previous / catalog, pixel)
 
 
 @dataclass(frozen=True)
@@ -80,10 +101,16 @@ class Built:
     linked: int
     resolved: dict[str, int]
     """Rows named in `RESOLVED_FILE`, by reason."""
+    partitions: dict[str, int]
+    """Partitions by HEALPix order."""
+    margins_written: int
+    margins_linked: int
+    stamps: dict[str, int]
+    """Rows by whether their stamp is ``kept`` or ``absent``."""
 
 
 def build(work: Build, progress: Callable[[int, int], None] | None = None) -> Built:
-    """Fill a folder with a valid HATS catalog.
+    """Fill a folder with a valid HATS collection.
 
     Raises
     ------
@@ -93,35 +120,25 @@ def build(work: Build, progress: Callable[[int, int], None] | None = None) -> Bu
         If a shard was replaced meanwhile.
     """
     schema = _common_schema(work)
-    members = _members(work.stock)
-    resolver = Resolver(work.shards, work.stock.outcomes)
-    keys = {pixel: _key(entries, schema, resolver) for pixel, entries in members.items()}
-    old = json.loads((work.previous / KEYS).read_text()) if work.previous else {}
-    told: list[pa.Table] = [RESOLVED.empty_table()]
-    (work.target / "dataset").mkdir(parents=True)
-    linked = 0
-    for done, (pixel, entries) in enumerate(members.items(), 1):
-        path = partition_path(work.target, pixel)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if work.previous and old.get(str(pixel)) == keys[pixel]:
-            _link(partition_path(work.previous, pixel), path)
-            told.append(_resolved_before(work.previous, pixel))
-            linked += 1
-        else:
-            rows, resolved = _rows_of(work, pixel, (entries, schema), resolver)
-            pq.write_table(rows, path, **PARQUET)
-            told.append(resolved)
-        fault_point("publish.partition")
-        if progress:
-            progress(done, len(members))
-    (work.target / KEYS).write_text(json.dumps(keys))
-    resolved = pa.concat_tables(told).combine_chunks()
-    pq.write_table(resolved, work.target / RESOLVED_FILE, **PARQUET)
-    reasons = dict(sorted(Counter(resolved["reason"].to_pylist()).items()))
-    count = _write_metadata(work, sorted(members), publish_schema(schema))
+    basis = _basis(schema)
+    before, splits = recall(work.previous, basis)
+    tiling = tile(work.stock, work.shards, splits, work.limits)
+    made = _Making(work, tiling, schema, before, Memory(basis, split=tiling.split))
+    told = made.partitions(progress)
+    margins_written, margins_linked = made.margins()
+    made.stamps()
+    remember(work.target, made.now, tiling)
+    pq.write_table(told, work.target / RESOLVED_FILE, **PARQUET)
+    reasons = dict(sorted(Counter(told["reason"].to_pylist()).items()))
+    made.describe()
+    collect(work.target, work.name)
     fault_point("publish.metadata")
-    _check(work, count, left_out(reasons))
-    return Built(count, len(members) - linked, linked, reasons)
+    rows, indexed, written = made.now.total(CATALOG), made.now.total(STAMPS), len(made.written)
+    _check(work, rows, left_out(reasons))
+    orders = Counter(int(pixel.order) for pixel in tiling.members)
+    by_order = {str(order): count for order, count in sorted(orders.items())}
+    kept = {"kept": indexed, "absent": rows - indexed}
+    return Built(rows, written, len(tiling.members) - written, reasons, by_order, margins_written, margins_linked, kept)
 
 
 def left_out(resolved: dict[str, int]) -> int:
@@ -129,13 +146,107 @@ def left_out(resolved: dict[str, int]) -> int:
     return sum(count for reason, count in resolved.items() if reason != "rescued")
 
 
-def _resolved_before(previous: Path, pixel: int) -> pa.Table:
-    return pq.read_table(previous / RESOLVED_FILE, filters=[("pixel", "==", pixel)], schema=RESOLVED)
+def _basis(schema: pa.Schema) -> str:
+    """Hash of what all partitions and margins share."""
+    body = [ALGORITHM_VERSIONS["publish"], schema.to_string(), MARGIN_ARCSEC]
+    return hashlib.sha256(json.dumps(body).encode()).hexdigest()
 
 
-def partition_path(folder: Path, pixel: int) -> Path:
-    """File of a pixel in a version's folder."""
-    return Path(str(pixel_catalog_file(folder, HealpixPixel(PARTITION_ORDER, pixel))))
+class _Making:
+    """A version while it is made: what the one before remembers, and what this one will."""
+
+    def __init__(self, work: Build, tiling: Tiling, schema: pa.Schema, before: Memory, now: Memory) -> None:
+        self.work, self.tiling, self.schema = work, tiling, schema
+        self.published = publish_schema(schema)
+        self.before, self.now = before, now
+        self.written: set[HealpixPixel] = set()
+
+    def _link(self, catalog: str, pixel: HealpixPixel) -> None:
+        link(self.work.old(catalog, pixel), partition_path(self.work.target / catalog, pixel))
+        self.now.count(catalog, pixel, self.before.rows[catalog][pixel])
+
+    def _write(self, catalog: str, pixel: HealpixPixel, table: pa.Table) -> None:
+        path = partition_path(self.work.target / catalog, pixel)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, path, row_group_size=ROW_GROUP, **PARQUET)
+        self.now.count(catalog, pixel, table.num_rows)
+
+    def partitions(self, progress: Progress | None) -> pa.Table:
+        """Write or link every partition; returns what was resolved in all of them."""
+        linked, told = set(), [RESOLVED.empty_table()]
+        for done, (pixel, members) in enumerate(self.tiling.members.items(), 1):
+            self.now.keys[pixel] = key = partition_key(members, self.now.basis, self.work.resolver)
+            if self.before.keys.get(pixel) == key:
+                self._link(CATALOG, pixel)
+                linked.add(pixel)
+            else:
+                rows, resolved = _rows_of(self.work, pixel, (members, self.schema))
+                self._write(CATALOG, pixel, rows)
+                self.written.add(pixel)
+                told.append(resolved)
+            fault_point("publish.partition")
+            if progress:
+                progress(done, len(self.tiling.members))
+        if linked and self.work.previous:
+            told.append(_resolved_before(self.work.previous, linked))
+        return pa.concat_tables(told).sort_by([(name, "ascending") for name in ("order", "pixel", "source_id")]).combine_chunks()
+
+    def margins(self) -> tuple[int, int]:
+        """Write or link the margin of every pixel; how many were written and linked."""
+        there = MarginWork(
+            self.tiling,
+            frozenset(self.written),
+            frozenset(self.before.keys) - frozenset(self.tiling.members),
+            lambda pixel: partition_path(self.work.target / CATALOG, pixel),
+            self.before.strips,
+            lambda pixel: self.work.old(MARGIN, pixel),
+        )
+        counts = {True: 0, False: 0}
+        for margin in margins(there):
+            if margin.strips or margin.pixel in self.tiling.members:
+                self.now.strips[margin.pixel] = margin.strips
+            if not margin.strips:
+                continue
+            if margin.unchanged:
+                self._link(MARGIN, margin.pixel)
+            else:
+                self._write(MARGIN, margin.pixel, _sorted(pa.concat_tables(margin.rows).cast(self.published)))
+            counts[margin.unchanged] += 1
+            fault_point("publish.partition")
+        return counts[False], counts[True]
+
+    def stamps(self) -> None:
+        """Write or link the index of stamps of every partition that has some."""
+        kept = kept_stores(self.work.layout, self.work.name, self.work.stock.shards)
+        for pixel, members in self.tiling.members.items():
+            stores = [kept[entry.path] for entry, _ in members if entry.path in kept]
+            if not stores:
+                continue
+            body = [self.now.keys[pixel], [[store.path, store.fingerprint, store.content_hash] for store in stores]]
+            key = hashlib.sha256(json.dumps(body).encode()).hexdigest()
+            if self.before.stamps.get(pixel) == key:
+                self._link(STAMPS, pixel)
+            else:
+                rows = index_rows(self.work.layout, partition_path(self.work.target / CATALOG, pixel), stores)
+                if not rows.num_rows:
+                    continue
+                self._write(STAMPS, pixel, rows)
+            self.now.stamps[pixel] = key
+
+    def describe(self) -> None:
+        """Make catalogs of the three folders."""
+        catalog, rows = self.work.target / CATALOG, self.now.rows
+        before = self.work.previous / CATALOG if self.work.previous and self.before.keys else None
+        counts = sky_map(catalog, before, self.written.__contains__, self.tiling.members)
+        describe(catalog, OBJECT, rows.get(CATALOG, {}), self.published, counts)
+        describe(self.work.target / MARGIN, MARGIN_CACHE, rows.get(MARGIN, {}), self.published)
+        describe(self.work.target / STAMPS, STAMP_INDEX, rows.get(STAMPS, {}), INDEX)
+
+
+def _resolved_before(previous: Path, linked: set[HealpixPixel]) -> pa.Table:
+    table = pq.read_table(previous / RESOLVED_FILE, partitioning=None).cast(RESOLVED)
+    places = zip(table["order"].to_pylist(), table["pixel"].to_pylist(), strict=True)
+    return table.filter(pa.array([HealpixPixel(order, pixel) in linked for order, pixel in places], pa.bool_()))
 
 
 def _common_schema(work: Build) -> pa.Schema:
@@ -157,149 +268,69 @@ def _schema_of(work: Build, entry: Entry) -> pa.Schema:
     return pq.read_schema(work.shards / entry.path).remove_metadata()
 
 
-def _members(stock: Inventory) -> dict[int, list[Entry]]:
-    members: dict[int, list[Entry]] = {}
-    for entry in stock.shards:
-        for pixel, _ in entry.pixels:
-            members.setdefault(pixel, []).append(entry)
-    return dict(sorted(members.items()))
+def partition_key(members: Members, basis: str, resolver: Resolver) -> str:
+    """Hash of everything that a partition is made from: a partition whose key did not change is linked.
 
-
-def _key(entries: list[Entry], schema: pa.Schema, resolver: Resolver) -> str:
-    made_from = [[entry.path, entry.content_hash] for entry in entries]
-    body = [ALGORITHM_VERSIONS["publish"], schema.to_string(), made_from, resolver.depends_on(entries)]
+    Parameters
+    ----------
+    members : tuple of (Entry, int)
+        Shards with rows in it, and how many.
+    basis : str
+        Hash of what all partitions share.
+    resolver : Resolver
+        Knows which outcomes decide about rows at the edges of bricks.
+    """
+    entries = [entry for entry, _ in members]
+    body = [basis, [[entry.path, entry.content_hash] for entry in entries], resolver.depends_on(entries)]
     return hashlib.sha256(json.dumps(body).encode()).hexdigest()
 
 
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        # file systems without hard links
-        shutil.copyfile(source, target)
-
-
-def _rows_of(work: Build, pixel: int, wanted: tuple[list[Entry], pa.Schema], resolver: Resolver) -> tuple[pa.Table, pa.Table]:
+def _rows_of(work: Build, pixel: HealpixPixel, wanted: tuple[Members, pa.Schema]) -> tuple[pa.Table, pa.Table]:
     """A partition's rows, sorted by position: shard by shard, only the rows of the pixel are kept. And what was resolved."""
-    entries, schema = wanted
+    members, schema = wanted
     parts, expected, resolved = [], 0, []
-    resolver.forget(entries)
-    for entry in entries:
-        path = work.shards / entry.path
-        try:
-            table, meta = read_shard(path)
-        except BadData as error:
-            if path.exists():
-                raise
-            raise StaleInventory(f"{entry.path} is gone") from error
-        if meta.content_hash != entry.content_hash:
-            raise StaleInventory(f"{entry.path} was replaced")
-        inside = pc.equal(pc.shift_right(table[HEALPIX], 2 * (HEALPIX_ORDER - PARTITION_ORDER)), pixel)
+    work.resolver.forget(entry for entry, _ in members)
+    for entry, rows in members:
+        inside = pc.equal(pc.shift_right((table := _read(work, entry))[HEALPIX], 2 * (HEALPIX_ORDER - pixel.order)), pixel.pixel)
         part = table.filter(inside).cast(schema)
-        verdicts = resolver.verdicts(entry)
+        verdicts = work.resolver.verdicts(entry)
         ids = part["source_id"].to_pylist()
         named = [(source, *verdicts[source]) for source in ids if source in verdicts]
-        resolved += [(pixel, *verdict) for verdict in named]
+        resolved += [(int(pixel.order), int(pixel.pixel), *verdict) for verdict in named]
         gone = {source for source, _, reason in named if reason != "rescued"}
         parts.append(part.filter(pa.array([source not in gone for source in ids], pa.bool_())) if gone else part)
-        expected += dict(entry.pixels)[pixel] - len(gone)
+        expected += rows - len(gone)
     whole = pa.concat_tables(parts)
     if whole.num_rows != expected:
-        raise BadData(f"{expected} rows in pixel {pixel}", f"{whole.num_rows}", file=entries[0].path)
-    order = pc.sort_indices(whole.select([HEALPIX, "source_id"]), sort_keys=[(HEALPIX, "ascending"), ("source_id", "ascending")])
+        raise BadData(f"{expected} rows in pixel {pixel}", f"{whole.num_rows}", file=members[0][0].path)
     columns = list(zip(*sorted(resolved), strict=True)) or [()] * len(RESOLVED)
     table = pa.table([pa.array(values, item.type) for values, item in zip(columns, RESOLVED, strict=True)], schema=RESOLVED)
-    return _publishable(whole.take(order)), table
+    return publishable(_sorted(whole)), table
 
 
-def _is_list_of_structs(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) and pa.types.is_struct(kind.value_type)
+def _read(work: Build, entry: Entry) -> pa.Table:
+    path = work.shards / entry.path
+    try:
+        table, meta = read_shard(path)
+    except BadData as error:
+        if path.exists():
+            raise
+        raise StaleInventory(f"{entry.path} is gone") from error
+    if meta.content_hash != entry.content_hash:
+        raise StaleInventory(f"{entry.path} was replaced")
+    return table
 
 
-def publish_schema(schema: pa.Schema) -> pa.Schema:
-    """Schema of the published partitions: a list of structs becomes a struct of lists.
-
-    LSDB 0.11 shows both as one nested column, but reads single fields of the second form only.
-    """
-    items = []
-    for item in schema:
-        if _is_list_of_structs(item.type):
-            inner = pa.struct([pa.field(part.name, pa.list_(part.type)) for part in item.type.value_type])
-            items.append(pa.field(item.name, inner, metadata=item.metadata))
-        else:
-            items.append(item)
-    return pa.schema(items)
-
-
-def _publishable(table: pa.Table) -> pa.Table:
-    schema = publish_schema(table.schema)
-    columns = []
-    for item in table.schema:
-        column = table[item.name].combine_chunks()
-        columns.append(_transpose(column, schema.field(item.name)) if _is_list_of_structs(item.type) else column)
-    return pa.table(columns, schema=schema)
-
-
-def _transpose(column: pa.ListArray, target: pa.Field) -> pa.StructArray:
-    absent = np.asarray(column.is_null())
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
-    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
-    # flatten skips null lists, so the offsets count from the lengths
-    inner = column.flatten()
-    mask = pa.array(absent)
-    lists = [pa.ListArray.from_arrays(offsets, pc.struct_field(inner, [index]), mask=mask) for index in range(target.type.num_fields)]
-    return pa.StructArray.from_arrays(
-        [array.cast(part.type) for array, part in zip(lists, target.type, strict=True)], fields=list(target.type)
-    )
-
-
-def _write_metadata(work: Build, pixels: list[int], schema: pa.Schema) -> int:
-    target = work.target
-    if pixels:
-        rows = int(write_parquet_metadata(target))
-    else:
-        # hats cannot derive a schema from no file
-        for file in ("_metadata", "_common_metadata"):
-            pq.write_metadata(schema, target / "dataset" / file)
-        rows = 0
-    PartitionInfo([HealpixPixel(PARTITION_ORDER, pixel) for pixel in pixels]).write_to_file(catalog_path=target)
-    counts = _sky_map(target, pixels)
-    covered = np.flatnonzero(counts)
-    # the first is what hats takes the coverage from, the second is its newer name for the same map
-    for file in ("point_map.fits", "skymap.fits"):
-        file_io.write_fits_image(counts, target / file)
-    if len(covered):
-        MOC.from_healpix_cells(covered.astype(np.uint64), np.full(len(covered), MAP_ORDER, np.uint8), MAP_ORDER).save(
-            str(target / "moc.fits"), format="fits"
-        )
-    TableProperties(
-        catalog_name=work.name,
-        catalog_type="object",
-        total_rows=rows,
-        ra_column="ra",
-        dec_column="dec",
-        healpix_column=HEALPIX,
-        healpix_order=HEALPIX_ORDER,
-        skymap_order=MAP_ORDER,
-        moc_sky_fraction=len(covered) / len(counts),
-        hats_builder="galpipe",
-        hats_creation_date=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M%Z"),
-    ).to_properties_file(target)
-    return rows
-
-
-def _sky_map(target: Path, pixels: list[int]) -> NDArray[np.int32]:
-    """Rows per pixel at `MAP_ORDER`, NESTED, shape (12 * 4**MAP_ORDER,)."""
-    counts = np.zeros(12 * 4**MAP_ORDER, np.int32)
-    for pixel in pixels:
-        index = pq.read_table(partition_path(target, pixel), columns=[HEALPIX], partitioning=None)[HEALPIX].to_numpy()
-        np.add.at(counts, index >> (2 * (HEALPIX_ORDER - MAP_ORDER)), 1)
-    return counts
+def _sorted(table: pa.Table) -> pa.Table:
+    keys = table.select([HEALPIX, "source_id"])
+    return table.take(pc.sort_indices(keys, sort_keys=[(HEALPIX, "ascending"), ("source_id", "ascending")]))
 
 
 def _check(work: Build, rows: int, gone: int) -> None:
     expected = sum(entry.placed_rows for entry in work.stock.shards) - gone
     if rows != expected:
         raise BadData(f"{expected} rows, those of the shards that have a position, less {gone} resolved", f"{rows}", file=str(work.target))
-    if not is_valid_catalog(work.target, strict=True):
-        raise BadData("a catalog that hats finds valid", "an invalid one", file=str(work.target))
+    if not is_valid_collection(work.target, strict=True):
+        raise BadData("a catalog and a margin that hats finds valid", "an invalid one", file=str(work.target))
+    if not is_valid_catalog(work.target / STAMPS, strict=True):
+        raise BadData("an index of stamps that hats finds valid", "an invalid one", file=str(work.target / STAMPS))

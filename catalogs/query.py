@@ -25,10 +25,12 @@ from cdshealpix.nested import cone_search
 
 from catalogs.hats import version_folder
 from catalogs.inventory import outcomes_files, shard_files
+from catalogs.live import live_folder
 from catalogs.outcomes import empty
 from catalogs.partitions import RESOLVED_FILE
 from catalogs.resolve import RESOLVED
 from catalogs.schema import MOCK_REDSHIFT, NESTED, PARTITION_ORDER, UNSAFE_FLAGS
+from catalogs.versions import as_of
 from galpipe.errors import ConfigurationError
 from galpipe.layout import Layout
 
@@ -299,7 +301,12 @@ def _tidy(table: pa.Table) -> pa.Table:
 
 
 def open_catalog(
-    layout: Layout, name: str = "main", version: int | None = None, *, live: bool = False, ledger: LedgerTable | None = None
+    layout: Layout,
+    name: str = "main",
+    version: int | str | None = None,
+    *,
+    live: bool | str = False,
+    ledger: LedgerTable | None = None,
 ) -> Catalog:
     """Open a catalog for reading.
 
@@ -307,10 +314,11 @@ def open_catalog(
     ----------
     layout : Layout
     name : str
-    version : int, optional
-        A published version; the current one by default.
-    live : bool
-        Read the shards as they are now instead, with the rows beyond the edges of their bricks that publication leaves out.
+    version : int or str, optional
+        A published version or a date, as in `catalogs.versions.as_of`; the current one by default.
+    live : bool or str
+        What a publication would show now, of a region (``cone:RA,DEC,DEG`` and so on) or of everything (`catalogs.live`). Without a
+        version, everything is the shards themselves, with the rows beyond the edges of their bricks that publication leaves out.
     ledger : callable, optional
         Gives the rows of the view ``ledger``: ``lambda: ledger.table(name)``.
 
@@ -319,6 +327,15 @@ def open_catalog(
     ConfigurationError
         If there is no such version, or no shard.
     """
-    folder = layout.catalog(name) if live else version_folder(layout, name, version)
-    source = _live(layout, name) if live else _published(folder)
-    return Catalog(layout, name, source, [folder.resolve(), layout.catalog(name).resolve()], ledger)
+    if live and version is not None:
+        raise ConfigurationError("a version or what is newer (--live)", "both")
+    shards = layout.catalog(name)
+    if not live:
+        folder = version_folder(layout, name, as_of(layout, name, version))
+        return Catalog(layout, name, _published(folder), [folder.resolve(), shards.resolve()], ledger)
+    now = live_folder(layout, name, "all" if live is True else live)
+    if now is None:
+        return Catalog(layout, name, _live(layout, name), [shards.resolve()], ledger)
+    source = _Source(now.files, now.schema, True)
+    now.last_as_long_as(source)
+    return Catalog(layout, name, source, [now.path.resolve(), layout.hats(name).resolve(), shards.resolve()], ledger)

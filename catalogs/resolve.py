@@ -35,7 +35,8 @@ from galpipe.survey.selection import REPEATED
 
 RESOLVED = pa.schema(
     [
-        pa.field("pixel", pa.int64(), metadata={"description": "Partition that the row would lie, or lies, in"}),
+        pa.field("order", pa.int64(), metadata={"description": "HEALPix order of the partition that the row would lie, or lies, in"}),
+        pa.field("pixel", pa.int64(), metadata={"description": "Its pixel"}),
         pa.field("source_id", pa.int64(), metadata={"description": "Row of a shard"}),
         pa.field(
             "kept", pa.int64(), metadata={"description": "Row that stands for the source; null where a brick has it without predicting it"}

@@ -43,6 +43,9 @@ class ShardMeta:
         Hash of column names and types; filled in by `write_shard`.
     binding : str
         Hash of the model and of every setting that decides rows: the same in all shards of a catalog.
+    parts : dict
+        Hashes of what each part was made by, so that a later run can carry over what is still the same:
+        ``pixels`` (stamps, encoder and all that answers but the heads) and ``heads`` by name.
     """
 
     unit: Unit
@@ -55,6 +58,7 @@ class ShardMeta:
     pixels: Mapping[int, int] = field(default_factory=dict)
     schema_hash: str = ""
     binding: str = ""
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> str:
         """Text for the footer; the same values give the same text."""
@@ -69,6 +73,7 @@ class ShardMeta:
             "pixels": {str(pixel): count for pixel, count in self.pixels.items()},
             "schema_hash": self.schema_hash,
             "binding": self.binding,
+            "parts": dict(self.parts),
         }
         return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
@@ -87,6 +92,7 @@ class ShardMeta:
             pixels={int(pixel): count for pixel, count in body["pixels"].items()},
             schema_hash=body["schema_hash"],
             binding=body.get("binding", ""),
+            parts=body.get("parts", {}),
         )
 
 

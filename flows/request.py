@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from catalogs.collection import Binding, bind
-from catalogs.lease import Lease
+from catalogs.lease import ROOT_LEASE, Lease
 from catalogs.ledger import Ledger, ledger_of
 from galpipe.code_version import code_version
 from galpipe.commit import write_bytes
@@ -26,13 +26,11 @@ from galpipe.errors import ConfigurationError, ResourceFailure
 from galpipe.lvm.folder import model_hash
 from galpipe.lvm.registry import model_folder
 from tasks.context import RunContext
+from tasks.recipe import remember_recipe
 
 KEEP = ("bricks", "stamps")
 
 _LOG = logging.getLogger(__name__)
-
-ROOT_LEASE = "the root folder"
-"""Name of the lease that every run takes."""
 
 LEASE_SECONDS = 120.0
 """How long a coordinator that died keeps others away, if they cannot see that its process is gone."""
@@ -69,6 +67,8 @@ class RunRequest:
     alias : str
         Name for a release given by folder or URL.
     publish, report, force, check_remote, quiet : bool
+    check_files : bool
+        With ``check_remote``: ask for each brick's own list, however many there are.
     rebind : bool
         Let the catalog change its configuration or model; what differs is done again.
     keep : tuple of str or None
@@ -85,6 +85,7 @@ class RunRequest:
     report: bool = True
     force: bool = False
     check_remote: bool = False
+    check_files: bool = False
     quiet: bool = False
     rebind: bool = False
     keep: tuple[str, ...] | None = None
@@ -159,7 +160,8 @@ class RunRequest:
         """
         context, stop = self.context(new_run_id()), threading.Event()
         with ledger_of(context.layout) as ledger, ledger.lease(ROOT_LEASE, context.run_id, LEASE_SECONDS) as lease, _renewed(lease, stop):
-            bind(context.layout, self.name, self._binding(context), switch=self.rebind)
+            bind(context.layout, self.name, self.binding(context), switch=self.rebind)
+            remember_recipe(context)
             # a lost ledger costs nothing but this
             ledger.restore(context.layout, self.name)
             ledger.start_run(context.run_id, self.name, self.as_dict())
@@ -170,7 +172,8 @@ class RunRequest:
                 ledger.end_run(context.run_id, "failed")
                 raise
 
-    def _binding(self, context: RunContext) -> Binding:
+    def binding(self, context: RunContext) -> Binding:
+        """What the catalog's name is bound to by this request."""
         # how files are fetched and where Dask runs change no row
         settings = {part: values for part, values in self.settings.as_dict().items() if part in ("cut", "selection", "infer")}
         # the ids of a list, not the path of its file
@@ -190,6 +193,7 @@ class RunRequest:
             "report": self.report,
             "force": self.force,
             "check_remote": self.check_remote,
+            "check_files": self.check_files,
             "keep": self.keep,
             "settings": self.settings.as_dict(),
         }

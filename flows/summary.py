@@ -29,6 +29,10 @@ class Summary:
         Bricks in the plan.
     up_to_date : int
         Bricks that needed no work.
+    changes : dict
+        What was to do and why, as `tasks.changes.Changes.as_dict` gives it.
+    remote : dict, optional
+        What the release was asked and said.
     """
 
     run_id: str
@@ -43,6 +47,8 @@ class Summary:
     absent: list[dict[str, str]] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
     made: list[Unit] = field(default_factory=list)
+    changes: dict[str, Any] = field(default_factory=dict)
+    remote: dict[str, Any] | None = None
 
     def add(self, receipt: Receipt) -> None:
         """Count one receipt."""
@@ -108,5 +114,7 @@ class Summary:
             "failures": self.failures[:LISTED],
             "absent": self.absent[:LISTED],
             "notes": [{"reason": reason, "bricks": bricks} for reason, bricks in self.notes.most_common(LISTED)],
+            "changes": self.changes,
+            "remote": self.remote,
             "publication": self.publication,
         }

@@ -23,9 +23,11 @@ from flows.summary import Summary
 from galpipe.survey.releases import Release
 from galpipe.survey.remote import Limiter
 from galpipe.unit import Receipt, Unit
+from tasks.changes import Changes
 from tasks.cluster import connect, peak_memory
-from tasks.plan import changed_at_source, fetch_again, pending, sweep, tile_of
+from tasks.plan import fetch_again, find_changes, sweep, tile_of
 from tasks.publish import publish_catalog
+from tasks.remote import ask_source
 from tasks.report import with_report
 from tasks.tile import Engine, process_tile
 
@@ -69,19 +71,21 @@ def survey(
     with request.open_run() as run:
         context, ledger = run.context, run.ledger
         summary = Summary(context.run_id, len(plan.units))
-        units = pending(context, ledger, plan.units)
+        changes = find_changes(context, ledger, plan.units)
         if request.check_remote:
-            changed = changed_at_source(context, source, set(plan.units) - set(units))
-            fetch_again(context, changed)
-            units = sorted({*units, *changed})
+            answer = ask_source(context, source, changes.fetched, remember=True, own_lists=request.check_files or None)
+            changes = changes.with_files(answer.changed)
+            fetch_again(context, answer.changed)
+            summary.remote = answer.as_dict()
+        units = changes.to_do
         if request.force:
             fetch_again(context, units)
         summary.note_missing(source.name, plan.missing)
         summary.notes.update(dict.fromkeys(plan.notes, len(plan.units)))
-        summary.up_to_date = len(plan.units) - len(units)
+        summary.up_to_date, summary.changes = changes.up_to_date, changes.as_dict()
         if units:
             sweep(context, units)
-            _process(request, run, (source, units), summary)
+            _process(request, run, (source, changes), summary)
         summary.check()
         if request.publish:
             summary.publication = publish_catalog(context)
@@ -89,22 +93,27 @@ def survey(
     return with_report(context, result) if request.report else result
 
 
-def _process(request: RunRequest, run: OpenRun, source_and_units: tuple[Release, Sequence[Unit]], summary: Summary) -> None:
-    (source, units), context = source_and_units, run.context
+def _process(request: RunRequest, run: OpenRun, source_and_changes: tuple[Release, Changes], summary: Summary) -> None:
+    (source, changes), context = source_and_changes, run.context
+    units = changes.to_do
     started, counting = time.monotonic(), threading.Lock()
     bars = dict.fromkeys(("fetch", "cut", "catalog"), len(units))
+    reached: dict[Unit, int] = {}
     with ProgressBoard(bars, request.quiet) as board, connect(context) as client:
 
         def on_receipt(receipt: Receipt) -> None:
             run.ledger.record([receipt], context.run_id, context.name)
             with counting:  # tiles run in threads
                 summary.add(receipt)
-            # a brick that ended early takes its place in the later bars too
-            stages = list(bars)[list(bars).index(receipt.stage) :] if receipt.status != "done" else [receipt.stage]
-            for stage_name in stages:
+            # a brick that began late or ended early takes its place in the other bars too
+            place = list(bars).index(receipt.stage)
+            first = reached.get(receipt.unit, 0)
+            reached[receipt.unit] = place + 1
+            for stage_name in list(bars)[first : place + 1 if receipt.status == "done" else None]:
                 board.advance(stage_name)
 
-        engine = Engine(context, source, client, Limiter(context.settings.fetch.connections), on_receipt, run.stop)
+        limiter = Limiter(context.settings.fetch.connections)
+        engine = Engine(context, source, client, limiter, on_receipt, run.stop, changes.fetched)
         tiles: dict[int, list[Unit]] = defaultdict(list)
         for unit in units:
             tiles[tile_of(unit)].append(unit)

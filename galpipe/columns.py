@@ -36,6 +36,7 @@ class Column:
     learned: Learned = ""
 
     def field(self) -> pa.Field:
-        """The Arrow field, with unit and description in its metadata."""
-        texts = {"unit": self.unit, "description": self.description, "learned": self.learned}
+        """The Arrow field, with unit, description and tolerance in its metadata."""
+        tolerance = f"{self.tolerance:g}" if self.tolerance else ""
+        texts = {"unit": self.unit, "description": self.description, "learned": self.learned, "tolerance": tolerance}
         return pa.field(self.name, self.type, metadata={k: v for k, v in texts.items() if v})

@@ -296,6 +296,15 @@ def remove_folder(folder: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def link(source: Path, target: Path) -> None:
+    """Give a file that is never changed a second name, or copy it where the file system has no hard links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def write_bytes(final: Path, data: bytes) -> None:
     """Replace a file's content in one step."""
     with replace_file(final) as aside:

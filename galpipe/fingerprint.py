@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-ALGORITHM_VERSIONS = {"fetch": 1, "cut": 5, "infer": 3, "catalog": 2, "publish": 2}
+ALGORITHM_VERSIONS = {"fetch": 1, "cut": 5, "infer": 4, "catalog": 2, "publish": 3}
 """Raised by hand when a stage's code changes what it writes."""
 
 _HOLE = "\x00hole"
@@ -32,7 +32,7 @@ def fingerprint(stage: str, inputs: Mapping[str, Any]) -> str:
     return hashlib.sha256(_text(stage, inputs).encode()).hexdigest()[:32]
 
 
-def with_hole(stage: str, inputs: Mapping[str, Any], hole: str) -> Callable[[str], str]:
+def with_hole(stage: str, inputs: Mapping[str, Any], hole: str, version: int | None = None) -> Callable[[str], str]:
     """`fingerprint` of inputs in which one text is still open: what all bricks of a run share is written down once.
 
     Parameters
@@ -43,13 +43,15 @@ def with_hole(stage: str, inputs: Mapping[str, Any], hole: str) -> Callable[[str
         The other inputs.
     hole : str
         Key of the open one.
+    version : int, optional
+        Of the stage's algorithm, where an earlier run's fingerprint is wanted; default is this code's.
 
     Returns
     -------
     callable
         ``with_hole(stage, rest, hole)(value) == fingerprint(stage, {**rest, hole: value})``.
     """
-    before, after = _text(stage, {**inputs, hole: _HOLE}).split(json.dumps(_HOLE))
+    before, after = _text(stage, {**inputs, hole: _HOLE}, version).split(json.dumps(_HOLE))
     start = hashlib.sha256(before.encode())
 
     def complete(value: str) -> str:
@@ -60,8 +62,8 @@ def with_hole(stage: str, inputs: Mapping[str, Any], hole: str) -> Callable[[str
     return complete
 
 
-def _text(stage: str, inputs: Mapping[str, Any]) -> str:
-    body = {"stage": stage, "algorithm_version": ALGORITHM_VERSIONS[stage], "inputs": inputs}
+def _text(stage: str, inputs: Mapping[str, Any], version: int | None = None) -> str:
+    body = {"stage": stage, "algorithm_version": ALGORITHM_VERSIONS[stage] if version is None else version, "inputs": inputs}
     return json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

@@ -86,6 +86,14 @@ class Layout:
         """The file that binds a catalog's name to one configuration and model."""
         return self.catalog(name) / "collection.json"
 
+    def recipes(self, name: str) -> Path:
+        """Folder of the recipes that a catalog's shards were ever made by: settings and model parts, one file each."""
+        return self.catalog(name) / "recipes"
+
+    def remote(self, release: str, region: str, group: str) -> Path:
+        """What the release's checksum list of a group (``brick[:3]``) said when it was last asked; may be deleted."""
+        return self.root / "remote" / release / region / f"{group}.json.gz"
+
     def hats(self, name: str) -> Path:
         """Folder of a catalog's published versions, ``v1``, ``v2``, ... and ``current``."""
         return self.root / "hats" / name
@@ -93,6 +101,10 @@ class Layout:
     def search(self, name: str, version: int) -> Path:
         """Index for look-alikes and outliers of one published version; may be deleted."""
         return self.root / "search" / name / f"v{version}"
+
+    def catalog_report(self, name: str, what: str) -> Path:
+        """Page of a catalog; ``what`` names version and region, as letters, digits, dots and dashes."""
+        return self.root / "reports" / name / f"{what}.html"
 
     @property
     def ledger(self) -> Path:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from galpipe.stamps.store import Store
 from galpipe.unit import STAMPS, Receipt, Unit
 from tasks.chain import Chain, binding_hash, chain, files_fingerprint
 from tasks.context import RunContext, guarded
+from tasks.recipe import shard_parts
 
 _LOADING = threading.Lock()
 
@@ -44,12 +45,6 @@ def predictor(context: RunContext) -> Predictor:
     """The worker's model: loaded once per process and kept, because torch does not give memory back."""
     with _LOADING:
         return _load(context.model_folder, context.model_hash, context.settings.infer.threads)
-
-
-def head_columns(context: RunContext) -> list[Column]:
-    """Columns that a run's model and the measurements beside it declare."""
-    declared = (*predictor(context).columns(), *sep_baseline.columns(), *coarse_baseline.columns())
-    return [column for column in declared if column.name not in FROM_THE_MODEL]
 
 
 def predict_unit(context: RunContext, unit: Unit) -> Receipt:
@@ -73,27 +68,54 @@ def _predict(context: RunContext, unit: Unit) -> Receipt:
     layout = context.layout
     path = layout.stamps(unit, context.settings.cut.name)
     model = predictor(context)
-    with _found_damaged(path, unit):
+    with found_damaged(path, unit):
         store = Store(path)
         links = _links(context, store)
         predictions = _answers(store, model, context.settings.infer.batch)
-    heads = head_columns(context)
-    inputs = _inputs(context, unit, store)
-    identifier = provenance_id(inputs)
-    rows = build_shard(store.sources(), predictions, heads, Origin(unit, identifier, MODEL_BANDS))
+    inputs = inputs_of(context, unit, store.stamp_attrs["checksums"], store.stamp_attrs["absent"])
+    rows = build_shard(store.sources(), predictions, declared_columns(model), Origin(unit, provenance_id(inputs), MODEL_BANDS))
     outcomes = finish(store.outcomes, rows["source_id"].to_pylist(), unit=unit)
     check_totals(outcomes, rows.num_rows, unit, store.stamp_attrs.get("tractor_rows"))
+    meta = ShardMeta(unit, links.catalog, parts=shard_parts(context, links))
+    return commit(context, (meta, inputs), rows, outcomes)
+
+
+def declared_columns(model: Predictor) -> list[Column]:
+    """The columns that are answered from pixels, beside those that every catalog has."""
+    declared = (*model.columns(), *sep_baseline.columns(), *coarse_baseline.columns())
+    return [column for column in declared if column.name not in FROM_THE_MODEL]
+
+
+def commit(context: RunContext, origin: tuple[ShardMeta, Mapping[str, Any]], rows: pa.Table, outcomes: pa.Table) -> Receipt:
+    """Write a brick's provenance, outcomes and shard.
+
+    Parameters
+    ----------
+    context : RunContext
+    origin : tuple of ShardMeta and mapping
+        Unit, fingerprint and parts, the rest is filled in; and everything that the rows were made from.
+    rows, outcomes : pyarrow.Table
+    """
+    meta, inputs = origin
+    layout, unit = context.layout, meta.unit
     shard = layout.shard(unit, context.name)
-    counted = {"predicted": rows.num_rows}
-    meta = ShardMeta(unit, links.catalog, identifier, context.model_hash, counted, binding=binding_hash(context))
+    full = replace(meta, model=context.model_hash, counts={"predicted": rows.num_rows}, binding=binding_hash(context))
     with replace_together() as together:
-        record(layout, context.name, inputs, together)
-        counts = write_outcomes(layout.outcomes(unit, context.name), outcomes, OutcomesMeta(unit, fingerprint=links.catalog), together)
+        full = replace(full, provenance_id=record(layout, context.name, inputs, together))
+        ended = OutcomesMeta(unit, fingerprint=meta.fingerprint)
+        counts = write_outcomes(layout.outcomes(unit, context.name), outcomes, ended, together)
         # the last one to get its name: where the shard is, so is what belongs to it
-        _, content_hash = write_shard(shard, rows, meta, together)
+        _, content_hash = write_shard(shard, rows, full, together)
+    return receipt_of(context, full, rows, counts, content_hash)
+
+
+def receipt_of(context: RunContext, meta: ShardMeta, rows: pa.Table, counts: dict[str, int], content_hash: str) -> Receipt:
+    """The receipt of a brick whose shard is there."""
+    path = context.layout.relative(context.layout.shard(meta.unit, context.name))
     # a model of one task finds no objects
-    counts["detections"] = int(pc.sum(rows["n_detections"]).as_py() or 0) if "n_detections" in rows.column_names else 0
-    return Receipt(unit, "catalog", "done", layout.relative(shard), rows.num_rows, content_hash, links.catalog, counts=counts)
+    detections = int(pc.sum(rows["n_detections"]).as_py() or 0) if "n_detections" in rows.column_names else 0
+    totals = counts | {"detections": detections}
+    return Receipt(meta.unit, "catalog", "done", path, rows.num_rows, content_hash, meta.fingerprint, counts=totals)
 
 
 def _answers(store: Store, model: Predictor, batch: int) -> pa.Table:
@@ -116,7 +138,7 @@ def _beside(table: pa.Table, more: pa.Table) -> pa.Table:
 
 
 @contextmanager
-def _found_damaged(store: Path, unit: Unit) -> Iterator[None]:
+def found_damaged(store: Path, unit: Unit) -> Iterator[None]:
     """A damaged store is taken away, so that the next run cuts it again instead of trusting its name.
 
     A store of files' stamps stays as it is: it cannot be made again without its files.
@@ -138,13 +160,13 @@ def _links(context: RunContext, store: Store) -> Chain:
     return links
 
 
-def _inputs(context: RunContext, unit: Unit, store: Store) -> dict[str, Any]:
+def inputs_of(context: RunContext, unit: Unit, checksums: Mapping[str, str], absent: Sequence[str]) -> dict[str, Any]:
     """Everything a row of this brick was made from, for its provenance id: never a time, a host or a run."""
     settings = context.settings
     return {
         "unit": str(unit),
-        "files": store.stamp_attrs["checksums"],
-        "absent": store.stamp_attrs["absent"],
+        "files": dict(checksums),
+        "absent": list(absent),
         "cut": asdict(settings.cut),
         "selection": settings.selection.identity(),
         "infer": {"batch": settings.infer.batch},

@@ -5,15 +5,16 @@ files' sha256 ─▶ fetch ─▶ + cut and selection settings ─▶ cut ─▶
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from catalogs.schema import SCHEMA_VERSION
 from galpipe.fingerprint import files_fingerprint, fingerprint, with_hole
 from galpipe.survey.files import BrickFiles
 from tasks.context import RunContext
 
-__all__ = ["Chain", "binding_hash", "chain", "chains", "fetch_fingerprint", "files_fingerprint"]
+__all__ = ["Chain", "Shared", "binding_hash", "chain", "chains", "chains_of", "fetch_fingerprint", "files_fingerprint"]
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,39 @@ def chain(fetch: str, context: RunContext) -> Chain:
 def chains(context: RunContext) -> Callable[[str], Chain]:
     """`chain` for many units: a whole release is compared with its ledger in seconds."""
     settings = context.settings
-    cut = with_hole("cut", {"cut": asdict(settings.cut), "selection": settings.selection.identity()}, "fetch")
-    infer = with_hole("infer", {"model": context.model_hash, "infer": {"batch": settings.infer.batch}}, "cut")
-    catalog = with_hole("catalog", {"schema": SCHEMA_VERSION}, "infer")
+    return chains_of(Shared(asdict(settings.cut), settings.selection.identity(), settings.infer.batch, context.model_hash))
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the chains of all bricks share.
+
+    Parameters
+    ----------
+    cut, selection : mapping
+        Settings in plain values.
+    batch : int
+    model : str
+        The model's hash.
+    schema : int
+    versions : mapping of str to int
+        Algorithm versions of an earlier run by stage; default is this code's.
+    """
+
+    cut: Mapping[str, Any]
+    selection: Mapping[str, Any]
+    batch: int
+    model: str
+    schema: int = SCHEMA_VERSION
+    versions: Mapping[str, int] = field(default_factory=dict)
+
+
+def chains_of(shared: Shared) -> Callable[[str], Chain]:
+    """`chains` of any settings and model, today's or those of an earlier run."""
+    version = shared.versions.get
+    cut = with_hole("cut", {"cut": dict(shared.cut), "selection": dict(shared.selection)}, "fetch", version("cut"))
+    infer = with_hole("infer", {"model": shared.model, "infer": {"batch": shared.batch}}, "cut", version("infer"))
+    catalog = with_hole("catalog", {"schema": shared.schema}, "infer", version("catalog"))
 
     def complete(fetch: str) -> Chain:
         cut_from = cut(fetch)

@@ -26,7 +26,7 @@ from galpipe.survey.files import BrickFiles, load_brick_files
 from galpipe.survey.releases import open_release
 from galpipe.survey.remote import Limiter
 from galpipe.unit import STAMPS, Receipt
-from tasks.catalog import head_columns, predict_unit
+from tasks.catalog import declared_columns, predict_unit, predictor
 from tasks.chain import chain, files_fingerprint
 from tasks.context import RunContext
 from tasks.cut import cut_unit
@@ -103,7 +103,7 @@ def reproduce(layout: Layout, name: str, source_id: int, release: str = "") -> R
         _expect_done(predict_unit(context, row.unit))
         again, _ = read_shard(context.layout.shard(row.unit, REPRODUCED))
         found = again.filter(pc.equal(again["source_id"], source_id))
-        allowed = tolerances(head_columns(context))
+        allowed = tolerances(declared_columns(predictor(context)))
     if not found.num_rows:
         raise BadData(f"source {source_id} among the rows computed again", "none", unit=str(row.unit), file=str(row.shard))
     return Reproduction(row, source, compare(row.table, found, allowed), warnings)

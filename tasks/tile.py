@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Event
@@ -24,6 +24,7 @@ from tasks.catalog import predict_unit, record_without_rows
 from tasks.context import RunContext
 from tasks.cut import cut_unit
 from tasks.fetch import fetch_unit
+from tasks.renew import can_begin_at_catalog, renew_unit
 from tasks.stage import stage
 from tasks.workers import Arrivals, worker_count
 
@@ -44,6 +45,8 @@ class Engine:
         Called with each receipt, from the tile's thread: ledger and progress.
     stop : threading.Event
         Set when the run cannot go on: no tile starts another brick.
+    fetched : mapping of Unit to str
+        Fingerprint of the files of bricks whose files are the same as before: they begin at the first stage that has work.
     """
 
     context: RunContext
@@ -52,6 +55,7 @@ class Engine:
     limiter: Limiter
     on_receipt: Callable[[Receipt], None]
     stop: Event
+    fetched: Mapping[Unit, str] = field(default_factory=dict)
 
     @property
     def window(self) -> int:
@@ -78,7 +82,10 @@ class _Pipeline:
 
     def _fetch(self, unit: Unit) -> None:
         engine = self.engine
-        self.arrivals.put(fetch_unit(engine.context, engine.release, unit, engine.limiter))
+        if unit in engine.fetched and can_begin_at_catalog(engine.context, unit, engine.fetched[unit]):
+            self.arrivals.submit(renew_unit, engine.context, unit, "catalog")
+        else:
+            self.arrivals.put(fetch_unit(engine.context, engine.release, unit, engine.limiter))
 
     def handle(self, receipt: Receipt) -> None:
         """Record a receipt and send its brick on, or take it out of flight."""
@@ -93,7 +100,7 @@ class _Pipeline:
         if following == "cut":
             self.arrivals.submit(cut_unit, engine.context, receipt.unit, following)
         elif following == "catalog":
-            self.arrivals.submit(predict_unit, engine.context, receipt.unit, following)
+            self.arrivals.submit(renew_unit, engine.context, receipt.unit, following)
         else:
             self.in_flight -= 1
 

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from catalogs.report.rows import Sample, field_text
+from catalogs.report.style import ACCENT, INK, MUTED, axes_of, figure_of, plain_log, png_of
 from catalogs.report.words import kind_in_words
 from galpipe.errors import ConfigurationError
 from galpipe.survey.bricks import Brick, brick_by_name
-
-INK, MUTED, ACCENT, GRID = "#24313a", "#6b7c87", "#3b7896", "#e3e8ea"
 
 STATE_COLORS = {
     "done": "#5b9a7a",
@@ -35,7 +30,6 @@ STATE_COLORS = {
 }
 OTHER_COLOR = "#444444"
 
-DPI = 144
 MOST_RECTANGLES = 4000
 """Bricks drawn as rectangles; more are drawn as points."""
 MOST_POINTS = 3000
@@ -102,33 +96,6 @@ def columns_drawn() -> list[str]:
     return [name for item in HISTOGRAMS for name in item.columns] + compared
 
 
-def _figure(width: float, height: float) -> Figure:
-    # a Figure of its own, not pyplot's: no global state, safe in any thread
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _axes(figure: Figure, rows: int, columns: int) -> list[Axes]:
-    made: list[Axes] = list(np.atleast_1d(figure.subplots(rows, columns)).ravel())
-    for axes in made:
-        axes.tick_params(labelsize=7.5, colors=MUTED, length=3)
-        axes.grid(color=GRID, linewidth=0.6)
-        axes.set_axisbelow(True)
-        for side, spine in axes.spines.items():
-            spine.set_visible(side in ("left", "bottom"))
-            spine.set_color(MUTED)
-            spine.set_linewidth(0.7)
-    return made
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = BytesIO()
-    # no creation date: the same catalog gives the same page
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
-
-
 def sky_map(states: Mapping[str, str]) -> bytes | None:
     """Bricks on the sky, colored by status.
 
@@ -147,8 +114,8 @@ def sky_map(states: Mapping[str, str]) -> bytes | None:
         return None
     present = [state for state in STATE_COLORS if state in names] + sorted(set(names) - set(STATE_COLORS))
     middle = _mean_angle(np.array([item.ra for item in bricks]))
-    figure = _figure(6.4, 3.7)
-    axes = _axes(figure, 1, 1)[0]
+    figure = figure_of(6.4, 3.7)
+    axes = axes_of(figure, 1, 1)[0]
     _draw_bricks(axes, bricks, [STATE_COLORS.get(name, OTHER_COLOR) for name in names], middle)
     axes.set_xlabel("RA, deg", fontsize=8, color=INK)
     axes.set_ylabel("Dec, deg", fontsize=8, color=INK)
@@ -166,7 +133,7 @@ def sky_map(states: Mapping[str, str]) -> bytes | None:
         for name in present
     ]
     figure.legend(handles=handles, loc="outside right upper", fontsize=7.5, frameon=False, labelcolor=INK)
-    return _png(figure)
+    return png_of(figure)
 
 
 def _bricks(states: Mapping[str, str]) -> tuple[list[Brick], list[str]]:
@@ -225,15 +192,15 @@ def histograms(sample: Sample) -> bytes | None:
     if not shown:
         return None
     rows = -(-len(shown) // 4)
-    figure = _figure(11.4, 2.1 * rows)
-    places = _axes(figure, rows, 4)
+    figure = figure_of(11.4, 2.1 * rows)
+    places = axes_of(figure, rows, 4)
     for axes, (item, column, values) in zip(places, shown, strict=False):
         _histogram(axes, item, values)
         axes.set_title(_title(sample, item.title, column), fontsize=8.5, color=INK, loc="left")
         axes.set_xlabel(column + (f", {sample.unit_of(column)}" if sample.unit_of(column) else ""), fontsize=7, color=MUTED)
     for axes in places[len(shown) :]:
         axes.set_visible(False)
-    return _png(figure)
+    return png_of(figure)
 
 
 def _title(sample: Sample, title: str, column: str) -> str:
@@ -250,18 +217,11 @@ def _histogram(axes: Axes, item: Histogram, values: NDArray[np.float64]) -> None
     elif item.log and high > 5 * low:
         edges = np.geomspace(low, max(high, low * 1.01), 31)
         axes.set_xscale("log")
-        _plain_log(axes.xaxis)
+        plain_log(axes.xaxis)
     else:
         edges = np.linspace(low, max(high, low + 1e-6), 31)
     axes.hist(np.clip(values, edges[0], edges[-1]), bins=list(edges), color=ACCENT, edgecolor="white", linewidth=0.4)
     axes.grid(axis="x", visible=False)
-
-
-def _plain_log(axis: Axis) -> None:
-    """Ticks at 1, 2, 5 times powers of ten, as plain numbers."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.set_minor_locator(NullLocator())
 
 
 def comparisons(sample: Sample) -> bytes | None:
@@ -279,13 +239,13 @@ def comparisons(sample: Sample) -> bytes | None:
     if not shown:
         return None
     # always room for all of them, so that letters have one size on the page
-    figure = _figure(11.4, 3.7)
-    places = _axes(figure, 1, len(COMPARISONS))
+    figure = figure_of(11.4, 3.7)
+    places = axes_of(figure, 1, len(COMPARISONS))
     for axes, (item, measured, model) in zip(places, shown, strict=False):
         _compare(axes, item, measured, model)
     for axes in places[len(shown) :]:
         axes.set_visible(False)
-    return _png(figure)
+    return png_of(figure)
 
 
 def _compare(axes: Axes, item: Comparison, measured: NDArray[np.float64], model: NDArray[np.float64]) -> None:
@@ -302,7 +262,7 @@ def _compare(axes: Axes, item: Comparison, measured: NDArray[np.float64], model:
     axes.set(xscale=scale, yscale=scale, xlim=(low, high), ylim=(low, high))
     if item.log:
         for axis in (axes.xaxis, axes.yaxis):
-            _plain_log(axis)
+            plain_log(axis)
     else:
         # magnitudes: bright at the right and at the top
         axes.invert_xaxis()

@@ -6,7 +6,7 @@ One HTML file with its style and pictures inside: it can be sent to somebody, an
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +15,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from catalogs.collection import Binding, read_binding
+from catalogs.extent import Extent
 from catalogs.inventory import Inventory
 from catalogs.ledger import has_ledger, ledger_of
 from catalogs.report import figures
 from catalogs.report.galaxies import WANTED, Card, Pictures, cards, encoded
 from catalogs.report.rows import Sample, brick_states, outcome_totals, read_sample, take_inventory
+from catalogs.report.skypart import main_maps
 from catalogs.report.words import group_reasons, grouped, human_bytes, human_seconds, kind_in_words, rule_in_words
 from galpipe.code_version import code_version
 from galpipe.commit import write_bytes
@@ -99,26 +101,29 @@ def write_report(layout: Layout, name: str, summary: Mapping[str, Any], pictures
         "histograms": figures.histograms(sample),
         "comparisons": figures.comparisons(sample),
     }
-    page = _render(
+    sky = main_maps(Extent(layout, name), stock)
+    page = render(
+        TEMPLATE,
         {
             **_heading(layout, name, summary, binding),
             **_accounts(layout, summary, stock),
             **_gallery(shown, sample, pictures),
-            "figures": {key: encoded(data) if data else "" for key, data in drawings.items()},
-        }
+            "figures": {key: encoded(data) if data else "" for key, data in drawings.items()} | sky,
+        },
     )
     path = layout.run_folder(str(summary["run_id"])) / REPORT_FILE
     write_bytes(path, page.encode())
     return path
 
 
-def _render(values: Mapping[str, Any]) -> str:
+def render(template: str, values: Mapping[str, Any], filters: Mapping[str, Callable[[Any], str]] | None = None) -> str:
+    """A page from its template; the filter ``grouped`` is always there."""
     # names of files and reasons of failures are other people's text: escaped, always
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["grouped"] = grouped
-    return environment.get_template(TEMPLATE).render(values)
+    environment.filters.update({"grouped": grouped, **(filters or {})})
+    return environment.get_template(template).render(values)
 
 
 def _cut_name(binding: Binding) -> str:

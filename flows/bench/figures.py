@@ -27,10 +27,13 @@ class Size:
         Stamps.
     repeats : int
         Measurements of each side, of which the median counts.
+    bricks : str
+        File of brick names, one a line, for a benchmark of bricks that changed; empty for some of the same kind.
     """
 
     galaxies: int = 250
     repeats: int = 3
+    bricks: str = ""
 
     def __post_init__(self) -> None:
         if self.galaxies < 1 or self.repeats < 1:
@@ -75,6 +78,9 @@ BENCHES = {
         "flows.bench.writing", "time to write 50 brick shards with outcomes, ledger and provenance over that of pyarrow alone"
     ),
     "planning": Bench("flows.bench.planning", "time and memory to plan a rerun of a release of 366,898 bricks against a full ledger"),
+    "publish": Bench(
+        "flows.bench.publish", "bytes of a whole release published again after bricks changed, over those of the partitions that changed"
+    ),
     "loader": Bench("flows.bench.loader", "time of shuffled, augmented training batches from stores over that of reading the stores"),
     "memory": Bench("flows.bench.memory", "most memory of a worker that cuts and predicts a brick of 20,000 sources"),
     "similar": Bench(

@@ -27,8 +27,10 @@ SHOWN_ROWS = 40
 @click.option("--box", metavar="RA1,RA2,DEC1,DEC2", help="Rows in a box; RA1 > RA2 goes over RA 0.")
 @click.option("--id", "ids", multiple=True, type=int, help="Rows of these source_ids.")
 @click.option("--columns", default="", help="Comma-separated columns of --cone, --box and --id.")
-@click.option("--as-of", "version", type=int, help="A published version (default: the current one).")
-@click.option("--live", is_flag=True, help="Read the shards as they are now.")
+@click.option(
+    "--as-of", "version", metavar="VERSION|DATE", help="A version (3, v3) or an ISO date or time, UTC (default: the current one)."
+)
+@click.option("--live", is_flag=True, help="What a publication would show now: bricks done since the version too.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write .parquet .fits .csv .vot .xml or .json instead.")
 @json_option
 @verb
@@ -40,7 +42,7 @@ def query(
     box: str | None,
     ids: tuple[int, ...],
     columns: str,
-    version: int | None,
+    version: str | None,
     live: bool,
     out: Path | None,
     as_json: bool,
@@ -59,7 +61,7 @@ def query(
         with ledger_of(layout) as ledger:
             return ledger.table(name)
 
-    with open_catalog(layout, name, version, live=live, ledger=ledger_rows) as catalog:
+    with open_catalog(layout, name, version, live=live and _region(cone, box), ledger=ledger_rows) as catalog:
         table = catalog.sql(sql) if sql else _sky(catalog, (cone, box, ids), [item for item in columns.split(",") if item])
     if out is not None:
         for note in write_result(table, out):
@@ -82,6 +84,11 @@ def numbers(text: str, count: int, what: str) -> list[float]:
     if len(values) != count:
         raise ConfigurationError(f"{what} with {count} numbers", repr(text))
     return values
+
+
+def _region(cone: str | None, box: str | None) -> str:
+    """The region that a search by position needs."""
+    return f"cone:{cone}" if cone else f"box:{box}" if box else "all"
 
 
 def _sky(catalog: Catalog, wanted: tuple[str | None, str | None, tuple[int, ...]], columns: list[str]) -> pa.Table:

@@ -36,9 +36,10 @@ def doctor(root: Path, config: Path | None, as_json: bool) -> None:
 @click.argument("name", required=False)
 @click.option("--galaxies", default=250, show_default=True, help="Stamps that are measured.")
 @click.option("--repeats", default=3, show_default=True, help="Measurements, of which the median counts.")
+@click.option("--bricks", type=click.Path(exists=True, dir_okay=False), help="File of names of bricks that changed (publish).")
 @json_option
 @verb
-def bench(name: str | None, galaxies: int, repeats: int, as_json: bool) -> None:
+def bench(name: str | None, galaxies: int, repeats: int, bricks: str | None, as_json: bool) -> None:
     """Measure figures of this project as ratios within one run; without NAME, list them."""
     from flows.bench.figures import BENCHES, Size, measure
 
@@ -48,6 +49,6 @@ def bench(name: str | None, galaxies: int, repeats: int, as_json: bool) -> None:
         emit({"status": "ok", "counts": {"benches": len(listed)}, "failures": [], "benches": listed}, as_json, text)
         return
     say(f"bench {name}: {galaxies} stamps, median of {repeats}; other work on this machine shows in the figures")
-    result = measure(name, Size(galaxies, repeats))
+    result = measure(name, Size(galaxies, repeats, bricks or ""))
     lines = [f"{figure['name']:<28} {figure['value']:>9.3f} {figure['unit']:<8} {figure['what']}" for figure in result["figures"]]
     emit({"status": "ok", "counts": {"figures": len(lines)}, "failures": [], **result}, as_json, "\n".join(lines))

@@ -26,6 +26,7 @@ def summary_text(result: dict[str, Any]) -> str:
         f"  sources  {counts['sources']}: {counts['predicted']} predicted, {counts['filtered']} filtered, {counts['failed']} failed; "
         f"{counts['detections']} detections",
     ]
+    lines += change_lines(result.get("changes") or {}, result.get("remote"), names=0)
     if counts["bricks"] and counts["up_to_date"] == counts["bricks"]:
         lines.append("  nothing to do: every brick is up to date")
     if result.get("worker_peak_memory"):
@@ -52,7 +53,8 @@ def summary_text(result: dict[str, Any]) -> str:
 @click.option("--publish/--no-publish", default=True, show_default=True, help="Publish a new version at the end.")
 @click.option("--report/--no-report", default=True, show_default=True, help="Write the run's page.")
 @click.option("--force", is_flag=True, help="Do again what is up to date.")
-@click.option("--check-remote", is_flag=True, help="Ask the release whether files of finished bricks changed.")
+@click.option("--check-remote", is_flag=True, help="Ask the release, by its checksum lists, whether files of finished bricks changed.")
+@click.option("--check-files", is_flag=True, help="The same, with each brick's own list however many bricks: one request each.")
 @click.option("--switch", is_flag=True, help="Let the catalog change its configuration or model.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @json_option
@@ -69,6 +71,7 @@ def run(
     report: bool,
     force: bool,
     check_remote: bool,
+    check_files: bool,
     switch: bool,
     dry_run: bool,
     as_json: bool,
@@ -82,12 +85,14 @@ def run(
         "alias": alias,
         "publish": publish,
         "force": force,
-        "check_remote": check_remote,
+        "check_remote": check_remote or check_files,
+        "check_files": check_files,
         "keep": kept,
         "rebind": switch,
         "settings": settings,
     }
-    plan = _plan(release, region, (str(root), name), options)
+    # a run asks the release itself
+    plan = _plan(release, region, (str(root), name), options | {"check_remote": dry_run and (check_remote or check_files)})
     if dry_run:
         emit({**plan, "status": "ok"}, as_json, plan_text(plan))
         return
@@ -109,7 +114,30 @@ def plan_text(plan: dict[str, Any]) -> str:
     bands = "; ".join(f"{region}: {' '.join(bands) or 'none'}" for region, bands in plan["bands"].items())
     missing = f"\n  not in the release: {', '.join(plan['missing'])}" if plan["missing"] else ""
     notes = "".join(f"\n  note: {note}" for note in plan["notes"])
-    return f"{text}; bands {bands}{missing}{notes}"
+    changes = "".join(f"\n{line}" for line in change_lines(plan["changes"], plan["remote"]))
+    return f"{text}; bands {bands}{missing}{notes}{changes}"
+
+
+REDO_WORDS = {"brick": "from the files on", "inference": "the model again", "heads": "only the heads that differ"}
+
+
+def change_lines(changes: dict[str, Any], remote: dict[str, Any] | None, names: int = 3) -> list[str]:
+    """What changed and why, for people: a line per cause, with its first bricks."""
+    lines = []
+    if remote:
+        whole = "" if remote["own_lists"] else "; only their Tractor tables' lists (--check-files asks for each brick's own)"
+        lines.append(
+            f"  asked    {remote['requests']} requests for {remote['bricks']} bricks, {remote['unchanged']} lists unchanged{whole}"
+        )
+    if not changes.get("to_do"):
+        return lines
+    parts = [f"{bricks} {REDO_WORDS[redo]}" for redo, bricks in changes["redo"].items() if bricks]
+    lines.append(f"  changes  {changes['up_to_date']} up to date, {changes['to_do']} to do: {', '.join(parts)}")
+    for cause in changes["causes"]:
+        some = " ".join(unit.rpartition("/")[2] for unit in cause["units"][:names])
+        more = " ..." if names and cause["bricks"] > names else ""
+        lines.append(f"    {cause['bricks']} {cause['text']}{': ' + some + more if some else ''}")
+    return lines
 
 
 def run_survey(release: str, region: str, place: tuple[Path, str], options: dict[str, Any]) -> dict[str, Any]:

@@ -158,6 +158,18 @@ class Features:
     decoded: Tensor
     inputs: Inputs
 
+    @classmethod
+    def of_embedding(cls, embedding: Tensor) -> Features:
+        """What is known of stamps without pixels: for heads that need none.
+
+        Parameters
+        ----------
+        embedding : Tensor
+            Shape (N, E). Everything else is of length 0.
+        """
+        none = embedding.new_zeros((len(embedding), 0))
+        return cls((), none, embedding, none, none, Inputs(none, none, none, none))
+
 
 class ConvStem(nn.Module):
     """Two strided convolutions in the place of timm's patch embedding; keeps the half-resolution map for the decoder."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -47,10 +48,26 @@ class GalaxyModel(nn.Module):
             raise ConfigurationError("heads of different names", f"{self.names}")
         self.heads = nn.ModuleDict({_key(head.name): head for head in heads})
 
-    def forward(self, inputs: Inputs) -> Answers:
-        """Answers of every head from exactly one encoder pass."""
+    def forward(self, inputs: Inputs, names: Sequence[str] | None = None) -> Answers:
+        """Answers of every head, or of those named, from exactly one encoder pass."""
         features: Features = self.encoder(inputs)
-        return Answers(features.embedding, {name: self.heads[_key(name)](features) for name in self.names})
+        # a finished model answers as it would from the embeddings that a catalog keeps
+        kept = features if self.training else Features.of_embedding(as_stored(features.embedding))
+        wanted = self.names if names is None else names
+        answers = {name: self.heads[_key(name)](features if self.head(name).needs_pixels else kept) for name in wanted}
+        return Answers(features.embedding, answers)
+
+    def from_embedding(self, embedding: Tensor, names: Sequence[str]) -> Answers:
+        """Answers of heads that need no pixels.
+
+        Parameters
+        ----------
+        embedding : Tensor
+            Shape (N, E), as catalogs keep it.
+        names : sequence of str
+        """
+        kept = Features.of_embedding(as_stored(embedding))
+        return Answers(embedding, {name: self.heads[_key(name)](kept) for name in names})
 
     def reconstruct(self, inputs: Inputs) -> Tensor:
         """The image behind masked inputs, shape (N, 3, P, P), asinh units."""
@@ -64,6 +81,11 @@ class GalaxyModel(nn.Module):
     def head_list(self) -> list[Head]:
         """All heads, in the order of the settings."""
         return [self.head(name) for name in self.names]
+
+
+def as_stored(embedding: Tensor) -> Tensor:
+    """An embedding rounded to the float16 that catalogs keep."""
+    return embedding.to(torch.float16).float()
 
 
 def _key(name: str) -> str:

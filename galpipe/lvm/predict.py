@@ -13,7 +13,8 @@ import pyarrow as pa
 import torch
 
 from galpipe.columns import Column
-from galpipe.config import SOFTENING
+from galpipe.config import SOFTENING, SURVEY_PIXSCALE
+from galpipe.errors import BadData
 from galpipe.heads.bands import LEAST_VALID
 from galpipe.heads.base import FloatArray, RawOutputs, StampContext
 from galpipe.heads.restoration import Restoration
@@ -109,7 +110,7 @@ class Predictor:
             Column("embedding", pa.list_(pa.float16(), size), "", "What the encoder saw, for search and new heads", 2e-2, "mock only"),
         )
 
-    def predict(self, stamps: StampSet, batch: int = 32) -> pa.Table:
+    def predict(self, stamps: StampSet, batch: int = 32, only: Sequence[str] | None = None) -> pa.Table:
         """Answers of every head.
 
         Parameters
@@ -118,6 +119,8 @@ class Predictor:
             N stamps.
         batch : int
             Stamps per pass; the last batch is filled up, so that every pass has the same shape.
+        only : sequence of str, optional
+            Heads to ask; the others' columns are then missing.
 
         Returns
         -------
@@ -129,17 +132,59 @@ class Predictor:
         ConfigurationError
             If the stamps are not of the model's size.
         """
-        schema = pa.schema([column.field() for column in self.columns()])
+        schema = self._schema(only)
         parts = []
         for first in range(0, len(stamps), batch):
             some = stamps.take(np.arange(first, min(first + batch, len(stamps))))
-            parts.append(_compact(self._table(self.raw(some, batch), schema)))
+            parts.append(_compact(self._table(self.raw_inputs(stamp_inputs(some), some, batch, only), schema)))
         return pa.concat_tables(parts) if parts else schema.empty_table()
+
+    def predict_kept(self, rows: pa.Table, batch: int, only: Sequence[str]) -> pa.Table:
+        """Answers of heads that need no pixels, from a catalog's own rows: the same as from the stamps.
+
+        Parameters
+        ----------
+        rows : pyarrow.Table
+            N rows of a shard, in its order, with ``embedding`` and ``bands_used``.
+        batch : int
+            As the shard was made with.
+        only : sequence of str
+            Heads whose ``needs_pixels`` is false.
+
+        Returns
+        -------
+        pyarrow.Table
+            N rows, the columns of these heads.
+
+        Raises
+        ------
+        BadData
+            If the embeddings are not of this model's length.
+        """
+        schema, parts = self._schema(only), []
+        embedding = _embeddings(rows, self.model.settings.embedding)
+        bands = rows["bands_used"].to_pylist()
+        present = np.array([[band in (used or "") for band in MODEL_BANDS] for used in bands], np.float32).reshape(-1, len(MODEL_BANDS))
+        for first in range(0, rows.num_rows, batch):
+            part = slice(first, min(first + batch, rows.num_rows))
+            count = part.stop - part.start
+            filled = np.concatenate([embedding[part], np.repeat(embedding[part][-1:], batch - count, axis=0)])
+            with torch.inference_mode():
+                answers = self.model.from_embedding(torch.from_numpy(filled).to(self.device), only)
+            # a stamp of one pixel says which bands there are, which is all that is asked of one without pixels
+            valid = present[part, :, None, None]
+            context = StampContext(rows.slice(first, count), 1, 0, SURVEY_PIXSCALE, np.zeros_like(valid), valid)
+            parts.append(_compact(self._table(_raw_of(answers, count, context), schema)))
+        return pa.concat_tables(parts) if parts else schema.empty_table()
+
+    def _schema(self, only: Sequence[str] | None) -> pa.Schema:
+        columns = self.columns() if only is None else [column for name in only for column in self.model.head(name).columns()]
+        return pa.schema([column.field() for column in columns])
 
     def _table(self, raw: RawBatch, schema: pa.Schema) -> pa.Table:
         arrays: dict[str, pa.Array] = {}
-        for head in self.model.head_list():
-            arrays |= head.decode(raw.heads[head.name], raw.context)
+        for name, outputs in raw.heads.items():
+            arrays |= self.model.head(name).decode(outputs, raw.context)
         share = _valid_share(raw.context)
         used = share >= LEAST_VALID
         arrays["bands_used"] = pa.array(["".join(band for band, here in zip(MODEL_BANDS, row, strict=True) if here) for row in used])
@@ -152,18 +197,16 @@ class Predictor:
         """Raw outputs of at most ``batch`` stamps, from one pass of exactly ``batch`` rows."""
         return self.raw_inputs(stamp_inputs(stamps), stamps, batch)
 
-    def raw_inputs(self, inputs: Inputs, stamps: StampSet, batch: int) -> RawBatch:
-        """The same for inputs of these stamps that were changed on purpose (degraded, turned)."""
-        count = len(inputs)
-        answers = self.run(_fill(inputs, batch))
+    def raw_inputs(self, inputs: Inputs, stamps: StampSet, batch: int, only: Sequence[str] | None = None) -> RawBatch:
+        """The same for inputs of these stamps that were changed on purpose (degraded, turned); of some heads only."""
+        answers = self.run(_fill(inputs, batch), only)
         context = StampContext(stamps.sources, stamps.size, MARGIN, stamps.pixscale, inputs.pixels.numpy(), inputs.valid.numpy())
-        heads = {name: {key: _array(value[:count]) for key, value in outputs.items()} for name, outputs in answers.heads.items()}
-        return RawBatch(_array(answers.embedding[:count]), heads, context)
+        return _raw_of(answers, len(inputs), context)
 
-    def run(self, inputs: Inputs) -> Answers:
+    def run(self, inputs: Inputs, only: Sequence[str] | None = None) -> Answers:
         """One pass without gradients."""
         with torch.inference_mode():
-            answers: Answers = self.model(inputs.to(self.device))
+            answers: Answers = self.model(inputs.to(self.device), only)
         return answers
 
     def restore(self, stamps: StampSet, indices: Sequence[int], batch: int = 32) -> FloatArray:
@@ -203,6 +246,20 @@ class Predictor:
             return Restored(empty, empty, empty > 0)
         image, sigma, filled = (np.concatenate([getattr(part, name) for part in parts]) for name in ("image", "sigma", "filled"))
         return Restored(image.astype(np.float32), sigma.astype(np.float32), filled)
+
+
+def _raw_of(answers: Answers, count: int, context: StampContext) -> RawBatch:
+    heads = {name: {key: _array(value[:count]) for key, value in outputs.items()} for name, outputs in answers.heads.items()}
+    return RawBatch(_array(answers.embedding[:count]), heads, context)
+
+
+def _embeddings(rows: pa.Table, length: int) -> FloatArray:
+    """The vectors of a catalog's rows, shape (N, E)."""
+    column = rows["embedding"].combine_chunks()
+    flat = column.flatten().to_numpy(zero_copy_only=False)
+    if column.null_count or len(flat) != length * len(column):
+        raise BadData(f"an embedding of {length} numbers in each of {len(column)} rows", f"{column.null_count} null, {len(flat)} numbers")
+    return np.asarray(flat, np.float32).reshape(len(column), length)
 
 
 def _compact(table: pa.Table) -> pa.Table:

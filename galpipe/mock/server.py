@@ -227,6 +227,12 @@ class _Handler(BaseHTTPRequestHandler):
         state = target.stat()
         etag = f'"{state.st_mtime_ns:x}-{state.st_size:x}"'
         modified = formatdate(state.st_mtime, usegmt=True)
+        if self._is_known(etag, modified):
+            self.status = 304
+            self.send_response(304)
+            self.send_header("ETag", etag)
+            self.end_headers()
+            return
         size = min(fault.after, state.st_size) if fault is not None and fault.kind == "truncate" else state.st_size
         start = self._start(etag, modified)
         headers = {"ETag": etag, "Last-Modified": modified, "Accept-Ranges": "bytes", "Content-Type": _kind(target)}
@@ -242,6 +248,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if method == "GET":
             self._body(target, start, size, fault)
+
+    def _is_known(self, etag: str, modified: str) -> bool:
+        """Whether a conditional request names what is there; an ETag goes before a date (RFC 9110, section 13.2.2)."""
+        asked = self.headers.get("If-None-Match")
+        return asked == etag if asked is not None else self.headers.get("If-Modified-Since") == modified
 
     def _start(self, etag: str, modified: str) -> int:
         """First byte asked for; 0 where the file changed since (If-Range) or the range is of another form."""

@@ -17,6 +17,7 @@ from galpipe.config import FetchSettings
 from galpipe.errors import RemoteFailure
 from galpipe.survey.transfer import (
     Downloaded,
+    Fresh,
     Limiter,
     RemoteState,
     TryAgain,
@@ -95,6 +96,28 @@ class Transport:
                 if answer.status_code in _ABSENT:
                     return None
                 return b"".join(answer.iter_raw())
+
+        return self._persist(url, once, lambda: 0)
+
+    def get_unless(self, url: str, known: RemoteState) -> Fresh:
+        """A small file's content, unless it is what is known already (RFC 9110, section 13).
+
+        Raises
+        ------
+        RemoteFailure
+            If the server fails after all retries or refuses.
+        """
+        conditions = {"If-None-Match": known.etag, "If-Modified-Since": known.last_modified}
+        headers = {name: value for name, value in conditions.items() if value}
+
+        def once() -> Fresh:
+            with self._open(url, headers) as answer:
+                if answer.status_code in _ABSENT:
+                    return Fresh("absent")
+                if answer.status_code == 304:
+                    return Fresh("same", b"", known)
+                said = RemoteState(None, answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", ""))
+                return Fresh("new", b"".join(answer.iter_raw()), said)
 
         return self._persist(url, once, lambda: 0)
 

@@ -235,6 +235,24 @@ class Release:
                 found += [folder + name for name in shown if name.endswith(LIST_ENDING) and folder + name != likely]
         return found
 
+    def tractor_list(self, region: str, group: str) -> str:
+        """Path of the list of all Tractor tables of a group (``brick[:3]``), by the survey's own name."""
+        prefix = self.prefix(region)
+        folder = f"{prefix}tractor/{group}/"
+        return folder + published_name(self.label(region), region, folder, prefix)
+
+    def coadd_list(self, unit: Unit) -> str:
+        """Path of the list of a brick's coadds, by the survey's own name."""
+        prefix = self.prefix(unit.region)
+        folder = checksum_folders(unit, prefix)[0]
+        return folder + published_name(self.label(unit.region), unit.region, folder, prefix)
+
+    def keep_checksums(self, path: str, sums: dict[str, str]) -> None:
+        """Take over what a list says, so that `checksums` need not ask for it."""
+        kept: dict[str, dict[str, str]] = self._found.setdefault("checksums", {})
+        kept.pop(path, None)
+        kept[path] = sums
+
     def checksums(self, path: str) -> dict[str, str]:
         """The sha256 by file name of a published list; empty where there is none.
 

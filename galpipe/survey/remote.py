@@ -107,8 +107,18 @@ def changed_remotely(release: Release, files: BrickFiles) -> tuple[str, ...]:
     A file with a published sha256 is compared by it; one without, by size and validators, as far as both sides know them; a
     file that was absent counts once the release has it.
     """
-    published = published_sums(release, files.unit)
-    return tuple(item.name for item in files.records if _has_changed(release, item, published.get(item.name, "")))
+    published: dict[str, str] = {}
+    listed: set[str] = set()
+    for path in release.checksum_lists(files.unit):
+        published |= release.checksums(path)
+        listed.add(path.rpartition("/")[0])
+    changed = []
+    for item in files.records:
+        # a list that does not name what was absent says that it still is
+        settled = item.status == "absent" and item.name not in published and item.path.rpartition("/")[0] in listed
+        if not settled and _has_changed(release, item, published.get(item.name, "")):
+            changed.append(item.name)
+    return tuple(changed)
 
 
 def _has_changed(release: Release, item: FileRecord, published: str) -> bool:

@@ -23,8 +23,10 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, Inc
 from galpipe.config import FetchSettings
 from galpipe.errors import ConfigurationError, RemoteFailure
 from galpipe.survey.http import user_agent
+from galpipe.survey.sources import unless
 from galpipe.survey.transfer import (
     Downloaded,
+    Fresh,
     Limiter,
     RemoteState,
     TryAgain,
@@ -95,6 +97,10 @@ class S3Source:
             return bytes(client.get_object(**self._key(path))["Body"].read())
 
         return self._ask(path, lambda client: _unless_absent(lambda: content(client)))
+
+    def read_unless(self, path: str, known: RemoteState) -> Fresh:
+        """A file's content, unless its validators are those that are known."""
+        return unless(self.state(path), known, lambda: self.read_small(path))
 
     def list_names(self, folder: str) -> list[str] | None:
         """Names under a prefix, folders with a ``/`` at the end; None if nothing is there or the bucket is not listed."""

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from pathlib import Path
@@ -18,7 +19,7 @@ from galpipe.commit import fault_point
 from galpipe.config import FetchSettings
 from galpipe.errors import RemoteFailure
 from galpipe.survey.http import Transport, make_client
-from galpipe.survey.transfer import CHUNK, Downloaded, Limiter, RemoteState, full_disk, write_all
+from galpipe.survey.transfer import CHUNK, Downloaded, Fresh, Limiter, RemoteState, full_disk, write_all
 
 
 class Source(Protocol):
@@ -30,6 +31,9 @@ class Source(Protocol):
 
     def read_small(self, path: str) -> bytes | None:
         """A file's content, or None if there is no such file."""
+
+    def read_unless(self, path: str, known: RemoteState) -> Fresh:
+        """A file's content, unless its validators are those that are known."""
 
     def list_names(self, folder: str) -> list[str] | None:
         """Names in a folder, folders with a ``/`` at the end; None if there is no such folder or no listing."""
@@ -67,6 +71,10 @@ class FolderSource:
             return None
         except OSError as error:
             raise RemoteFailure("a readable file", f"{error.strerror or error}", file=str(self._path(path))) from error
+
+    def read_unless(self, path: str, known: RemoteState) -> Fresh:
+        """A file's content, unless its validators are those that are known."""
+        return unless(self.state(path), known, lambda: self.read_small(path))
 
     def list_names(self, folder: str) -> list[str] | None:
         """Names in a folder, sorted, folders with a ``/`` at the end; None if there is no such folder."""
@@ -117,6 +125,14 @@ class FolderSource:
         return Downloaded(digest.hexdigest(), written, *_validators(state), str(origin))
 
 
+def unless(told: RemoteState | None, known: RemoteState, read: Callable[[], bytes | None]) -> Fresh:
+    """A conditional request to a source that knows none: ask for the validators, then for the content if they are others."""
+    if told is not None and told.etag and told.etag == known.etag:
+        return Fresh("same", b"", known)
+    content = None if told is None else read()
+    return Fresh("absent") if told is None or content is None else Fresh("new", content, told)
+
+
 def _validators(state: os.stat_result) -> tuple[str, str]:
     """ETag and Last-Modified of a file on disk, as web servers make them."""
     return f'"{state.st_mtime_ns:x}-{state.st_size:x}"', formatdate(state.st_mtime, usegmt=True)
@@ -152,6 +168,10 @@ class HttpSource:
     def read_small(self, path: str) -> bytes | None:
         """A file's content, or None if there is no such file; RemoteFailure as `Transport.get`."""
         return self._transport().get(self.url(path))
+
+    def read_unless(self, path: str, known: RemoteState) -> Fresh:
+        """A file's content by one conditional request; RemoteFailure as `Transport.get_unless`."""
+        return self._transport().get_unless(self.url(path), known)
 
     def list_names(self, folder: str) -> list[str] | None:
         """Names in an HTML index, folders with a ``/`` at the end; None if the server shows none."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, Literal, TypeVar
 
 from galpipe.commit import fault_point
 from galpipe.config import FetchSettings
@@ -85,6 +85,25 @@ class RemoteState:
     size: int | None
     etag: str = ""
     last_modified: str = ""
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """Answer to a conditional request.
+
+    Parameters
+    ----------
+    status : str
+        ``same`` as what is known, ``new`` content, or ``absent``.
+    content : bytes
+        Of a new file.
+    state : RemoteState
+        Validators to ask with the next time.
+    """
+
+    status: Literal["same", "new", "absent"]
+    content: bytes = b""
+    state: RemoteState = RemoteState(None)
 
 
 class TryAgain(Exception):

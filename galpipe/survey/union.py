@@ -9,7 +9,7 @@ from pathlib import Path
 
 from galpipe.config import FetchSettings
 from galpipe.survey.sources import Source
-from galpipe.survey.transfer import Downloaded, Limiter, RemoteState
+from galpipe.survey.transfer import Downloaded, Fresh, Limiter, RemoteState
 
 KNOWN_UNIONS = {"ls-dr10": "south=dr10,north=dr9"}
 """DR10 has no north: the survey's own viewer fills it up with DR9's."""
@@ -54,6 +54,11 @@ class UnionSource:
         """A file's content, or None if there is no such file."""
         source = self._of(path)
         return None if source is None else source.read_small(path)
+
+    def read_unless(self, path: str, known: RemoteState) -> Fresh:
+        """A file's content, unless its validators are those that are known."""
+        source = self._of(path)
+        return Fresh("absent") if source is None else source.read_unless(path, known)
 
     def list_names(self, folder: str) -> list[str] | None:
         """Names in a folder, folders with a ``/`` at the end; the regions at the top."""

@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 from hats.io.validation import is_valid_catalog
 from hats.loaders import read_hats
 
-from catalogs import partitions
+from catalogs import inventory, partitions
 from catalogs.hats import CURRENT, INVENTORY, completeness, publish, version_folder, versions
 from catalogs.join import Origin, build_shard
 from catalogs.outcomes import OutcomesMeta, empty, write_outcomes
@@ -53,8 +54,8 @@ def test_first_version_holds_every_row_and_hats_finds_it_valid(layout: Layout) -
     assert published_ids(layout) == shard_ids(layout)
     assert is_valid_catalog(layout.hats("main") / CURRENT, strict=True)
     catalog = read_hats(layout.hats("main") / CURRENT)
-    assert catalog.catalog_info.total_rows == 100
-    assert catalog.moc.sky_fraction > 0
+    assert catalog.main_catalog.catalog_info.total_rows == 100
+    assert catalog.main_catalog.moc.sky_fraction > 0
 
 
 def test_models_and_settings_are_never_mixed(layout: Layout) -> None:
@@ -73,9 +74,14 @@ def test_models_and_settings_are_never_mixed(layout: Layout) -> None:
 
 def test_an_inventory_of_an_older_form_is_read_again_from_the_footers(layout: Layout) -> None:
     publish(layout, "main")
-    path = version_folder(layout, "main") / INVENTORY
-    pq.write_table(pq.read_table(path).drop_columns(["model", "binding"]), path)
-    assert publish(layout, "main").status == "unchanged"
+    folder = version_folder(layout, "main")
+    table = pq.read_table(folder / INVENTORY, partitioning=None)
+    shutil.rmtree(folder / INVENTORY)
+    for dropped in (["provenance_id"], ["provenance_id", "model", "binding"]):
+        # the one file that an inventory was
+        pq.write_table(table.drop_columns(dropped), folder / "inventory.parquet")
+        assert publish(layout, "main").status == "unchanged"
+    assert not inventory.load(folder / INVENTORY).shards
 
 
 def test_rows_lie_in_their_pixel_sorted_by_position(layout: Layout) -> None:
@@ -229,7 +235,7 @@ def publisher(layout: Layout, fault: str = "", log: Path | None = None) -> subpr
     )
 
 
-@pytest.mark.parametrize("fault", ["publish.partition:2", "publish.metadata", "folder.renamed", "publish.pointer"])
+@pytest.mark.parametrize("fault", ["publish.partition:2", "publish.partition:6", "publish.metadata", "folder.renamed", "publish.pointer"])
 def test_a_killed_publisher_harms_nothing(layout: Layout, tmp_path: Path, fault: str) -> None:
     publish(layout, "main")
     before = published_ids(layout)

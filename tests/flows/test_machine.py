@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from hats.pixel_math.healpix_pixel import HealpixPixel
 
 from flows import machine
 from flows.bench import books
+from flows.bench import publish as republish
 from flows.bench.crowded import write_crowded
 from flows.bench.cut import sections, whole_bands
 from flows.bench.figures import BENCHES, Size, in_turns, measure, peak_bytes
@@ -32,6 +34,7 @@ from galpipe.survey.files import BrickFiles, load_brick_files
 from galpipe.survey.releases import open_release
 from galpipe.survey.remote import fetch_brick
 from galpipe.unit import Unit
+from tasks.plan import EXAMINED
 from tests.mock_fixtures import build
 
 
@@ -160,7 +163,7 @@ def test_doctor_ends_with_the_status_it_found(tmp_path: Path, model_folder: Path
 
 def test_bench_lists_and_refuses() -> None:
     listed = CliRunner().invoke(bench, ["--json"])
-    known = {"books", "heads", "cut", "loader", "memory", "overhead", "planning", "similar", "writing"}
+    known = {"books", "heads", "cut", "loader", "memory", "overhead", "planning", "publish", "similar", "writing"}
     assert set(json.loads(listed.stdout)["benches"]) == set(BENCHES) == known
     assert CliRunner().invoke(bench, ["speed", "--json"]).exit_code == 2
     with pytest.raises(ConfigurationError, match="at least one stamp"):
@@ -188,9 +191,23 @@ def test_loader_bench_reads_stores() -> None:
 
 
 def test_planning_bench_finds_the_bricks_that_changed_among_those_done(tmp_path: Path) -> None:
-    assert fill(tmp_path, 700) == 700
-    *_, peak, to_do = plan_once(tmp_path)
-    assert to_do == CHANGED and peak > 0
+    # more than the plans whose shards are opened: those of the bench are empty
+    assert fill(tmp_path, EXAMINED + 100) == EXAMINED + 100
+    planned = plan_once(tmp_path)
+    assert planned.to_do == planned.explained == CHANGED and planned.peak > 0
+
+
+def test_publish_bench_finds_the_partitions_that_changed_bricks_concern() -> None:
+    sky = republish.simulate(400)
+    assert sum(rows for members in sky.tiling.members.values() for _, rows in members) == sum(entry.rows for entry in sky.stock.shards)
+    name = sorted(sky.by_brick)[200]
+    own = {HealpixPixel(5, pixel) for pixel, _ in sky.stock.shards[sky.by_brick[name]].pixels}
+    found = set(republish.rewritten(sky, [name]))
+    assert own <= found < set(sky.tiling.members)
+    told = {item.name: item.value for item in republish.figures(sky, "one", [name])}
+    assert told["one_partitions"] == len(found)
+    assert told["one_written"] * 1e6 > sum(republish.partition_bytes(sky, pixel) for pixel in found)
+    assert republish.rewritten(sky, []) == []
 
 
 def test_books_bench_counts_what_is_lost_and_what_is_doubled() -> None:

@@ -18,10 +18,11 @@ from galpipe.mock.server import MockServer
 from galpipe.survey.files import BrickFiles
 from galpipe.survey.releases import Release, open_release
 from galpipe.survey.remote import fetch_brick
-from galpipe.unit import Receipt
+from galpipe.unit import Receipt, Unit
 from tasks.chain import chain, fetch_fingerprint
 from tasks.context import RunContext
-from tasks.plan import changed_at_source, fetch_again, pending
+from tasks.plan import fetch_again, pending
+from tasks.remote import ask_source
 from tests.catalogs.sky import HEADS, make_outcomes, make_predictions, make_sources
 from tests.survey.fake_release import BRICK, UNIT, bytes_of, coadd_path, image_bytes, make_tree, tractor_bytes, tractor_columns, write_list
 
@@ -39,6 +40,10 @@ def tree(tmp_path: Path) -> Path:
 @pytest.fixture
 def context(tmp_path: Path) -> RunContext:
     return RunContext(tmp_path / "root", "main", "run", Settings(fetch=FETCH), tmp_path, "model", "code")
+
+
+def changed_at_source(context: RunContext, release: Release, units: list[Unit]) -> list[Unit]:
+    return list(ask_source(context, release, dict.fromkeys(units, "fetch"), remember=True).changed)
 
 
 def publish_sums(tree: Path) -> None:
