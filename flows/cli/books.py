@@ -116,8 +116,9 @@ def ledger() -> None:
 @verb
 def rebuild(root: Path, name: str, as_json: bool) -> None:
     """Make the ledger's rows again from shards, outcomes, provenance records and what was kept; a damaged one is set aside."""
+    from catalogs.lease import ROOT_LEASE
     from catalogs.ledger import ledger_of, set_aside_damaged
-    from flows.request import LEASE_SECONDS, ROOT_LEASE, new_run_id
+    from flows.request import LEASE_SECONDS, new_run_id
     from galpipe.layout import Layout
 
     layout = Layout(root)
