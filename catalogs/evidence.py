@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from catalogs.inventory import outcomes_files, shard_files
 from catalogs.outcomes import OutcomesMeta, read_outcomes_meta
 from catalogs.provenance import read_inputs, record_path
 from catalogs.shard import ShardMeta, read_shard_meta
 from galpipe.fingerprint import files_fingerprint, sha256_file
 from galpipe.layout import Layout
+from galpipe.stamps.store import store_fingerprint, store_summary
 from galpipe.survey.files import load_brick_files
+from galpipe.survey.unknown import words
 from galpipe.unit import Receipt, Unit
 
 NOT_FETCHED = "stamps"
@@ -49,20 +54,33 @@ def _with_rows(layout: Layout, name: str, shard: Path, meta: ShardMeta, counts: 
     if meta.unit.release != NOT_FETCHED and record_path(layout, name, meta.provenance_id).exists():
         made_from = read_inputs(layout, name, meta.provenance_id)
         yield _fetched(layout, meta.unit, made_from["files"], tuple(made_from["absent"]))
+    yield from _cut(layout, meta.unit)
+    counts["detections"] = _detections(shard)
     relative = layout.relative(shard)
     yield Receipt(meta.unit, "catalog", "done", relative, meta.rows, sha256_file(shard), meta.fingerprint, counts=counts)
 
 
+def _detections(shard: Path) -> int:
+    """Objects found in a shard's stamps; a model of one task finds none."""
+    if "n_detections" not in pq.read_schema(shard).names:
+        return 0
+    return int(pc.sum(pq.read_table(shard, columns=["n_detections"], partitioning=None)["n_detections"]).as_py() or 0)
+
+
 def _without_rows(layout: Layout, told: OutcomesMeta) -> Iterator[Receipt]:
+    # nothing to do is found out by the cut, and settled there; an older galpipe did not say which stage failed
+    stage = told.stage or ("cut" if told.status == "no_work" else "catalog")
     files = load_brick_files(layout.brick_folder(told.unit), told.unit)
-    if files is not None:
+    if files is not None and stage != "fetch":
         yield _fetched(layout, told.unit, files.checksums, files.absent)
-    # nothing to do is found out by the cut, and settled there
-    stage = "cut" if told.status == "no_work" else "catalog"
-    yield Receipt(told.unit, stage, told.status, "", 0, "", told.fingerprint, told.file, told.reason, dict(told.counts))
+    if stage == "catalog":
+        yield from _cut(layout, told.unit)
+    yield Receipt(told.unit, stage, told.status, "", 0, "", told.fingerprint, told.file, told.reason)
 
 
 def _fetched(layout: Layout, unit: Unit, checksums: dict[str, str], absent: tuple[str, ...]) -> Receipt:
+    kept = load_brick_files(layout.brick_folder(unit), unit)
+    whole = kept is not None and (kept.checksums, kept.absent) == (checksums, absent)
     return Receipt(
         unit,
         "fetch",
@@ -71,4 +89,24 @@ def _fetched(layout: Layout, unit: Unit, checksums: dict[str, str], absent: tupl
         rows=len(checksums),
         fingerprint=files_fingerprint(checksums, absent),
         reason=f"absent: {', '.join(absent)}" if absent else "",
+        counts=kept.counts() | {"bytes": kept.size} if kept is not None and whole else {},
     )
+
+
+def _cut(layout: Layout, unit: Unit) -> Iterator[Receipt]:
+    """The stamps of a brick, where they were kept."""
+    for path in layout.stamps_of(unit)[:1]:
+        if not store_fingerprint(path):
+            return
+        stored = store_summary(path)
+        yield Receipt(
+            unit,
+            "cut",
+            "done",
+            path=layout.relative(path),
+            rows=stored["rows"],
+            content_hash=stored["content_hash"],
+            fingerprint=stored["fingerprint"],
+            reason=words(stored["attrs"].get("unknown", {})),
+            counts=stored["counts"],
+        )

@@ -22,14 +22,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from catalogs import inventory
+from catalogs.completeness import COMPLETENESS, write_completeness
 from catalogs.inventory import Inventory, StaleInventory
+from catalogs.parquet import check_schema
 from catalogs.partitions import Build, Built, build
+from catalogs.schema import SCHEMA_VERSION
 from catalogs.tiling import Limits
 from galpipe.commit import ASIDE, fault_point, fsync_folder, refusals, replace_folder
 from galpipe.errors import ConfigurationError, ResourceFailure
 from galpipe.layout import Layout
 
-INVENTORY, MANIFEST, COMPLETENESS = "inventory", "galpipe.json", "completeness.json"
+INVENTORY, MANIFEST = "inventory", "galpipe.json"
 CURRENT, LOCK = "current", ".publish.lock"
 
 _ATTEMPTS = 3
@@ -108,8 +111,15 @@ def version_folder(layout: Layout, name: str, version: int | None = None) -> Pat
 
 
 def manifest(folder: Path) -> dict[str, Any]:
-    """What a version says about itself: state, version, rows, created."""
+    """What a version says about itself: state, version, rows, created.
+
+    Raises
+    ------
+    BadData
+        If a newer galpipe wrote it.
+    """
     body: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+    check_schema(body, folder / MANIFEST)
     return body
 
 
@@ -219,7 +229,6 @@ def _files(folder: Path) -> dict[tuple[int, int], int]:
 
 
 def _describe(aside: Path, stock: Inventory, version: int, made: Built) -> None:
-    (aside / COMPLETENESS).write_text(json.dumps(stock.completeness(), indent=1) + "\n")
     lost = sum(entry.rows - entry.placed_rows for entry in stock.shards)
     body = {
         "state": stock.state(),
@@ -230,6 +239,8 @@ def _describe(aside: Path, stock: Inventory, version: int, made: Built) -> None:
         "partitions": made.partitions,
         "stamps": made.stamps,
         "shards": len(stock.shards),
+        "totals": write_completeness(stock, aside),
+        "schema": SCHEMA_VERSION,
         "partitions_written": made.written,
         "partitions_linked": made.linked,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -63,7 +63,7 @@ class Entry:
     pixels : dict
         A shard's rows by pixel at the partition order.
     counts : str
-        JSON of an outcomes file's status and counts.
+        JSON of an outcomes file's status, file, reason and counts.
     model, binding : str
         From a shard's footer: which model answered, and the hash of model and settings together.
     provenance_id : int
@@ -167,8 +167,8 @@ def take(layout: Layout, name: str, known: Inventory | None = None, files: Itera
         If a footer does not read.
     """
     listed = known.shards + known.outcomes if known else ()
-    # an older galpipe did not list the hash of outcomes, nor the provenance of shards
-    whole = (entry for entry in listed if entry.content_hash and (entry.counts or entry.provenance_id))
+    # an older galpipe did not list the hash of outcomes, why a brick has none, nor the provenance of shards
+    whole = (entry for entry in listed if entry.content_hash and ('"reason"' in entry.counts or entry.provenance_id))
     earlier = {(entry.path, entry.size, entry.mtime_ns): entry for entry in whole}
     shards: list[Entry] = []
     outcomes: list[Entry] = []
@@ -183,7 +183,8 @@ def take(layout: Layout, name: str, known: Inventory | None = None, files: Itera
 def _read(path: Path, relative: str, size: int, mtime_ns: int) -> Entry:
     if relative.endswith(_OUTCOMES):
         told = read_outcomes_meta(path)
-        counts = json.dumps({"status": told.status, "counts": dict(told.counts)}, sort_keys=True)
+        ended = {"status": told.status, "file": told.file, "reason": told.reason}
+        counts = json.dumps({**ended, "counts": dict(told.counts)}, sort_keys=True)
         return Entry(relative, size, mtime_ns, told.content_hash, rows=told.counts["sources"], counts=counts)
     meta = read_shard_meta(path)
     pixels = tuple(sorted(meta.pixels.items()))

@@ -6,12 +6,14 @@ root whose ledger was lost does so first.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from catalogs import evidence
 from catalogs.lease import Lease, lease_table, patiently
@@ -72,6 +75,9 @@ _LEASES = lease_table(_METADATA)
 _KEY = ("name", "release", "region", "brick", "stage")
 _BATCH = 500
 
+_DAMAGED = ("file is not a database", "database disk image is malformed", "malformed database schema")
+"""What SQLite says of a file that it cannot read any more."""
+
 LEDGER_VARIABLE = "GALPIPE_LEDGER"
 """Environment variable with the URL of a shared ledger, such as ``postgresql://user@host/galpipe``; one database per root."""
 
@@ -105,6 +111,14 @@ def _tune_sqlite(connection: Any, _record: Any) -> None:
     cursor.close()
 
 
+def _name_damage(context: sa.ExceptionContext) -> None:
+    """A database file that is damaged, wherever that is found, is named with what mends it."""
+    text = str(context.original_exception)
+    if any(sign in text for sign in _DAMAGED):
+        file = str(context.engine.url.database) if context.engine is not None else ""
+        raise ConfigurationError("an undamaged ledger", f"{text!r}; galpipe ledger rebuild makes it anew", file=file)
+
+
 class Ledger:
     """The ledger of a root.
 
@@ -124,6 +138,7 @@ class Ledger:
             self._engine = sa.create_engine(_url(where), pool_pre_ping=True)
             if self._engine.dialect.name == "sqlite":
                 sa.event.listen(self._engine, "connect", _tune_sqlite)
+                sa.event.listen(self._engine, "handle_error", _name_damage)
             with self._engine.begin() as connection:
                 # two coordinators may come first at the same moment
                 for table in _METADATA.sorted_tables:
@@ -185,12 +200,18 @@ class Ledger:
             fault_point("ledger.after", stages)
         return len(rows)
 
+    @cached_property
+    def _upserting(self) -> SQLCompiler:
+        """The statement that every receipt is written by, as SQL: SQLAlchemy compiles one with a conflict clause anew each time."""
+        statement = (postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert)(UNITS)
+        fresh = {column.name: statement.excluded[column.name] for column in UNITS.columns if column.name not in _KEY}
+        return statement.on_conflict_do_update(index_elements=list(_KEY), set_=fresh).compile(self._engine)
+
     def _upsert(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
-        for start in range(0, len(rows), _BATCH):
-            statement = insert(UNITS)
-            fresh = {column.name: statement.excluded[column.name] for column in UNITS.columns if column.name not in _KEY}
-            connection.execute(statement.on_conflict_do_update(index_elements=list(_KEY), set_=fresh), list(rows[start : start + _BATCH]))
+        order = self._upserting.positiontup
+        given = [tuple(row[key] for key in order) for row in rows] if order else [dict(row) for row in rows]
+        for start in range(0, len(given), _BATCH):
+            connection.exec_driver_sql(self._upserting.string, given[start : start + _BATCH])
 
     def _add(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
@@ -349,6 +370,38 @@ def ledger_of(layout: Layout) -> Ledger:
         As `Ledger`.
     """
     return Ledger(os.environ.get(LEDGER_VARIABLE) or layout.ledger)
+
+
+def ledger_of_files(layout: Layout, name: str) -> Ledger:
+    """A ledger in memory, made from what lies on disk: what can be said of a catalog without one."""
+    ledger = Ledger("sqlite://")
+    ledger.rebuild(layout, name)
+    return ledger
+
+
+def set_aside_damaged(layout: Layout) -> Path | None:
+    """Give the root's SQLite ledger another name if it is damaged, so that a new one can be made; None if it is not.
+
+    Returns
+    -------
+    Path or None
+        The new name.
+    """
+    path = layout.ledger
+    if os.environ.get(LEDGER_VARIABLE) or not path.exists():
+        return None
+    try:
+        with Ledger(path) as ledger, ledger._engine.connect() as connection:
+            if connection.exec_driver_sql("PRAGMA quick_check(1)").scalar() == "ok":
+                return None
+    except ConfigurationError:
+        pass
+    number = next(k for k in itertools.count(1) if not path.with_name(f"{path.name}.damaged-{k}").exists())
+    damaged = path.with_name(f"{path.name}.damaged-{number}")
+    for ending in ("-wal", "-shm"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+    path.rename(damaged)
+    return damaged
 
 
 def has_ledger(layout: Layout) -> bool:

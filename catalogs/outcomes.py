@@ -6,7 +6,6 @@ ledger can be rebuilt.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from catalogs.parquet import read_footer, write_parquet
+from galpipe.commit import Replace, replace_file
 from galpipe.errors import BadData
 from galpipe.survey.selection import REPEATED
 from galpipe.unit import Status, Unit
@@ -52,6 +52,8 @@ class OutcomesMeta:
     file, reason : str
         The file concerned and why, for a status other than ``done``.
     fingerprint : str
+    stage : str
+        The stage that ended the brick, for a status other than ``done``.
     counts : dict
         ``sources``, ``predicted``, ``filtered``, ``failed`` and ``<status>:<reason>``; filled in by `write_outcomes`.
     content_hash : str
@@ -65,6 +67,7 @@ class OutcomesMeta:
     fingerprint: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
     content_hash: str = field(default="", compare=False)
+    stage: str = ""
 
 
 def empty() -> pa.Table:
@@ -121,8 +124,9 @@ def _check_books(selected: set[int], predicted: set[int], failed: set[int], unit
 def count(outcomes: pa.Table) -> dict[str, int]:
     """Totals of an outcomes table: by status, and by status and reason."""
     totals = {"sources": outcomes.num_rows} | dict.fromkeys(STATUSES, 0)
-    pairs = Counter(zip(outcomes["status"].to_pylist(), outcomes["reason"].to_pylist(), strict=True))
-    for (status, reason), rows in sorted(pairs.items()):
+    pairs = outcomes.select(["status", "reason"]).group_by(["status", "reason"], use_threads=False).aggregate([([], "count_all")])
+    counted = (pairs[name].to_pylist() for name in ("status", "reason", "count_all"))
+    for status, reason, rows in sorted(zip(*counted, strict=True)):
         totals[status] = totals.get(status, 0) + rows
         if reason:
             totals[f"{status}:{reason}"] = rows
@@ -156,12 +160,12 @@ def check_totals(outcomes: pa.Table, shard_rows: int, unit: Unit, sources: int |
     distinct = len(np.unique(once["source_id"].to_numpy()))
     if distinct != once.num_rows:
         raise BadData("one outcome per source", f"{once.num_rows - distinct} repeated", unit=str(unit))
-    predicted = count(outcomes)["predicted"]
+    predicted = pc.sum(pc.equal(outcomes["status"], "predicted")).as_py() or 0
     if predicted != shard_rows:
         raise BadData(f"{predicted} shard rows, the predicted outcomes", f"{shard_rows}", unit=str(unit))
 
 
-def write_outcomes(path: Path, table: pa.Table, meta: OutcomesMeta) -> dict[str, int]:
+def write_outcomes(path: Path, table: pa.Table, meta: OutcomesMeta, replace_by: Replace = replace_file) -> dict[str, int]:
     """Replace a brick's outcomes file in one step.
 
     Parameters
@@ -171,6 +175,8 @@ def write_outcomes(path: Path, table: pa.Table, meta: OutcomesMeta) -> dict[str,
     table : pyarrow.Table
         From `finish`, or `empty`.
     meta : OutcomesMeta
+    replace_by : callable, optional
+        From `galpipe.commit.replace_together`.
 
     Returns
     -------
@@ -184,9 +190,10 @@ def write_outcomes(path: Path, table: pa.Table, meta: OutcomesMeta) -> dict[str,
         "file": meta.file,
         "reason": meta.reason,
         "fingerprint": meta.fingerprint,
+        "stage": meta.stage,
         "counts": counts,
     }
-    write_parquet(path, table.cast(SCHEMA), body)
+    write_parquet(path, table.cast(SCHEMA), body, replace_by)
     return counts
 
 
@@ -202,7 +209,7 @@ def read_outcomes_meta(path: Path) -> OutcomesMeta:
     try:
         unit = Unit.parse(footer["unit"])
         told = (footer["file"], footer["reason"], footer["fingerprint"], footer["counts"], footer["content_hash"])
-        meta = OutcomesMeta(unit, cast(Status, footer["status"]), *told)
+        meta = OutcomesMeta(unit, cast(Status, footer["status"]), *told, footer.get("stage", ""))
         total = footer["counts"]["sources"]
     except KeyError as error:
         raise BadData("the footer of an outcomes file", f"no {error}", file=str(path)) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from io import BufferedWriter
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from galpipe.commit import replace_file
+from catalogs.schema import SCHEMA_VERSION
+from galpipe.commit import Replace, replace_file
 from galpipe.errors import BadData
 
 FOOTER = "galpipe"
@@ -29,6 +31,10 @@ PARQUET: dict[str, Any] = {
     "write_page_checksum": True,
 }
 """How every Parquet file of a catalog is written; the checksums let a reader find a flipped bit."""
+
+
+_BLOCK = 1 << 20
+"""Bytes that are hashed and written at a time: Arrow writes a page at a time, often a few hundred bytes."""
 
 
 class _HashingFile:
@@ -53,12 +59,13 @@ class _HashingFile:
         self.closed = True
 
 
+@lru_cache(maxsize=16)
 def hash_schema(schema: pa.Schema) -> str:
     """Hash of column names and types, in order."""
     return hashlib.sha256(schema.to_string(show_field_metadata=False, show_schema_metadata=False).encode()).hexdigest()[:32]
 
 
-def write_parquet(path: Path, table: pa.Table, footer: Mapping[str, Any]) -> str:
+def write_parquet(path: Path, table: pa.Table, footer: Mapping[str, Any], replace: Replace = replace_file) -> tuple[str, str]:
     """Replace a Parquet file in one step, byte for byte the same for the same rows and footer.
 
     Parameters
@@ -67,23 +74,31 @@ def write_parquet(path: Path, table: pa.Table, footer: Mapping[str, Any]) -> str
     table : pyarrow.Table
     footer : mapping
         JSON-ready values for the footer; ``content_hash`` (sha256 of schema and encoded rows) is added.
+    replace : callable, optional
+        From `galpipe.commit.replace_together`, for a file that gets its name together with others.
 
     Returns
     -------
     str
         The content hash.
+    str
+        sha256 of the file.
     """
     # one chunk per column: how rows arrived must not show in the pages
     whole = table.combine_chunks()
-    with replace_file(path) as aside, aside.open("wb") as handle:
+    with replace(path) as aside, aside.open("wb") as handle:
         sink = _HashingFile(handle)
-        with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), whole.schema, **PARQUET) as writer:
+        blocks = pa.BufferedOutputStream(pa.PythonFile(sink, mode="w"), _BLOCK)
+        with pq.ParquetWriter(blocks, whole.schema, **PARQUET) as writer:
             writer.write_table(whole, row_group_size=max(1, whole.num_rows))
-            sink.hash.update(hash_schema(whole.schema).encode())
-            content_hash = sink.hash.hexdigest()
-            text = json.dumps({**footer, "content_hash": content_hash}, sort_keys=True, separators=(",", ":"))
+            blocks.flush()
+            content = sink.hash.copy()
+            content.update(hash_schema(whole.schema).encode())
+            content_hash = content.hexdigest()
+            text = json.dumps({"schema": SCHEMA_VERSION, **footer, "content_hash": content_hash}, sort_keys=True, separators=(",", ":"))
             writer.add_key_value_metadata({FOOTER: text})
-    return content_hash
+        blocks.flush()
+    return content_hash, sink.hash.hexdigest()
 
 
 def read_footer(path: Path) -> dict[str, Any]:
@@ -106,4 +121,29 @@ def footer_of(metadata: pq.FileMetaData, path: Path) -> dict[str, Any]:
     text = (metadata.metadata or {}).get(FOOTER.encode())
     if text is None:
         raise BadData(f"key {FOOTER!r} in the Parquet footer", "none", file=str(path))
-    return {**json.loads(text), "rows_in_file": metadata.num_rows}
+    try:
+        told = json.loads(text)
+        check_schema(told, path)
+    except ValueError as error:
+        raise BadData(f"JSON under {FOOTER!r} in the Parquet footer", str(error), file=str(path)) from error
+    return {**told, "rows_in_file": metadata.num_rows}
+
+
+def check_schema(told: Mapping[str, Any], path: Path) -> None:
+    """Refuse what a newer galpipe wrote: its columns may mean something else.
+
+    Parameters
+    ----------
+    told : mapping
+        A footer or a version's description; ``schema`` is missing where an older galpipe wrote it.
+    path : Path
+        Named in the error.
+
+    Raises
+    ------
+    BadData
+        If it is of a newer schema than this code's.
+    """
+    if told.get("schema", 0) > SCHEMA_VERSION:
+        wanted = f"schema version {SCHEMA_VERSION} or older, which is what this galpipe reads"
+        raise BadData(wanted, f"version {told['schema']}, written by a newer one (update galpipe)", file=str(path))

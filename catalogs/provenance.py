@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from galpipe.commit import replace_file, write_bytes
+from galpipe.commit import Replace, replace_file
 from galpipe.errors import BadData, ConfigurationError
 from galpipe.layout import Layout
 
@@ -62,7 +62,19 @@ def record_path(layout: Layout, name: str, identifier: int) -> Path:
     return _folder(layout, name) / f"{identifier % 1000:03d}" / f"{identifier}.json"
 
 
-def record(layout: Layout, name: str, inputs: Mapping[str, Any]) -> int:
+def records(layout: Layout, name: str) -> Iterator[tuple[int, Path]]:
+    """Every record of a catalog: id and file, sorted by file."""
+    for path in sorted(_folder(layout, name).glob("[0-9][0-9][0-9]/*.json")):
+        if path.stem.isdigit():
+            yield int(path.stem), path
+
+
+def run_files(layout: Layout, name: str) -> list[Path]:
+    """The files that say which ids a run used, named after the run."""
+    return sorted((_folder(layout, name) / "runs").glob("*.parquet"))
+
+
+def record(layout: Layout, name: str, inputs: Mapping[str, Any], replace_by: Replace = replace_file) -> int:
     """Write a record once and return its id; writing it again is free.
 
     Raises
@@ -73,7 +85,8 @@ def record(layout: Layout, name: str, inputs: Mapping[str, Any]) -> int:
     identifier, text = provenance_id(inputs), canonical(inputs)
     path = record_path(layout, name, identifier)
     if not path.exists():
-        write_bytes(path, text)
+        with replace_by(path) as aside:
+            aside.write_bytes(text)
     elif path.read_bytes() != text:
         raise BadData("the inputs recorded under this provenance id", "others", file=str(path))
     return identifier
@@ -126,9 +139,5 @@ def describe(layout: Layout, name: str, identifier: int) -> dict[str, Any]:
         If the record does not hash to its id.
     """
     inputs = read_inputs(layout, name, identifier)
-    runs = [
-        file.stem
-        for file in sorted((_folder(layout, name) / "runs").glob("*.parquet"))
-        if pq.read_table(file, filters=[("provenance_id", "=", identifier)]).num_rows
-    ]
+    runs = [file.stem for file in run_files(layout, name) if pq.read_table(file, filters=[("provenance_id", "=", identifier)]).num_rows]
     return {"id": identifier, "inputs": inputs, "runs": runs}

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from catalogs.parquet import footer_of, hash_schema, read_footer, write_parquet
 from catalogs.schema import HEALPIX, HEALPIX_ORDER, PARTITION_ORDER
-from galpipe.errors import BadData
-from galpipe.fingerprint import sha256_file
+from galpipe.commit import Replace, replace_file
+from galpipe.errors import BadData, ConfigurationError
 from galpipe.unit import Unit
 
 
@@ -109,7 +109,7 @@ def pixel_counts(healpix: pa.Array | pa.ChunkedArray) -> dict[int, int]:
     return {int(pixel): int(count) for pixel, count in zip(pixels, counts, strict=True)}
 
 
-def write_shard(path: Path, table: pa.Table, meta: ShardMeta) -> tuple[ShardMeta, str]:
+def write_shard(path: Path, table: pa.Table, meta: ShardMeta, replace_by: Replace = replace_file) -> tuple[ShardMeta, str]:
     """Replace a brick's shard in one step.
 
     Parameters
@@ -119,6 +119,8 @@ def write_shard(path: Path, table: pa.Table, meta: ShardMeta) -> tuple[ShardMeta
     table : pyarrow.Table
         From `catalogs.join.build_shard`; may have no rows.
     meta : ShardMeta
+    replace_by : callable, optional
+        From `galpipe.commit.replace_together`.
 
     Returns
     -------
@@ -136,8 +138,8 @@ def write_shard(path: Path, table: pa.Table, meta: ShardMeta) -> tuple[ShardMeta
     if told != table.num_rows:
         raise BadData(f"{told} rows, the count of predicted sources", f"{table.num_rows}", unit=str(meta.unit), file=path.name)
     full = replace(meta, rows=table.num_rows, content_hash="", pixels=pixel_counts(table[HEALPIX]), schema_hash=hash_schema(table.schema))
-    write_parquet(path, table, json.loads(full.as_json()))
-    return read_shard_meta(path), sha256_file(path)
+    content_hash, sha256 = write_parquet(path, table, json.loads(full.as_json()), replace_by)
+    return replace(full, content_hash=content_hash), sha256
 
 
 def read_shard_meta(path: Path) -> ShardMeta:
@@ -150,10 +152,7 @@ def read_shard_meta(path: Path) -> ShardMeta:
     """
     footer = read_footer(path)
     rows = footer.pop("rows_in_file")
-    try:
-        meta = ShardMeta.from_json(json.dumps(footer))
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadData("a shard's footer", f"{type(error).__name__} {error}", file=str(path)) from error
+    meta = _meta_of(footer, path)
     if rows != meta.rows:
         raise BadData(f"{meta.rows} rows", f"{rows}", unit=str(meta.unit), file=str(path))
     return meta
@@ -176,4 +175,11 @@ def read_shard(path: Path) -> tuple[pa.Table, ShardMeta]:
     except (OSError, pa.ArrowInvalid) as error:
         raise BadData("a readable shard", str(error), file=str(path)) from error
     footer.pop("rows_in_file")
-    return table.replace_schema_metadata(None), ShardMeta.from_json(json.dumps(footer))
+    return table.replace_schema_metadata(None), _meta_of(footer, path)
+
+
+def _meta_of(footer: Mapping[str, Any], path: Path) -> ShardMeta:
+    try:
+        return ShardMeta.from_json(json.dumps(footer))
+    except (KeyError, TypeError, ValueError, ConfigurationError) as error:
+        raise BadData("a shard's footer", f"{type(error).__name__} {error}", file=str(path)) from error

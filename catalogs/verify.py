@@ -1,54 +1,38 @@
-"""Check every total of a catalog against its source, and every shard against its hash."""
+"""Check every total of a catalog against its source, every file against its hash, every value against the schema.
+
+What is held in memory is one shard or partition, and a few numbers per brick: a release can be checked anywhere.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from catalogs.derive import healpix29
-from catalogs.hats import CURRENT, manifest, version_folder
 from catalogs.inventory import mixture, outcomes_files, shard_files
 from catalogs.ledger import Ledger
+from catalogs.once import Once
+from catalogs.orphans import orphans
+from catalogs.outcomes import SCHEMA as OUTCOMES_SCHEMA
 from catalogs.outcomes import OutcomesMeta, check_totals, count, read_outcomes, read_outcomes_meta
-from catalogs.partitions import left_out
+from catalogs.parquet import hash_schema
+from catalogs.problem import Problem
+from catalogs.provenance import read_inputs, record_path
+from catalogs.published import VersionCheck
 from catalogs.schema import HEALPIX
-from catalogs.shard import pixel_counts, read_shard
-from galpipe.commit import ASIDE
-from galpipe.errors import BadData
+from catalogs.shard import ShardMeta, pixel_counts, read_shard
+from catalogs.validity import schema_units, value_problems
+from galpipe.errors import BadData, ConfigurationError
 from galpipe.fingerprint import sha256_file
 from galpipe.layout import Layout
-from galpipe.unit import Receipt, Unit
+from galpipe.unit import STAMPS, Receipt, Unit
 
-SUM_TOLERANCE = 0.02
-"""How far the fractions of one question may be from adding up to 1 (float16 heads round)."""
-
-_NEEDS_UNIT = ("ra", "dec", "flux_g", "mag_g", "shape_r", "pixscale")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong.
-
-    Parameters
-    ----------
-    unit : str
-        The brick; empty for the catalog as a whole.
-    file : str
-        Relative to the root.
-    what : str
-        Expected and found.
-    """
-
-    unit: str
-    file: str
-    what: str
+__all__ = ["Problem", "verify"]
 
 
 def verify(layout: Layout, name: str, ledger: Ledger | None = None, progress: Callable[[int, int], None] | None = None) -> list[Problem]:
@@ -68,71 +52,92 @@ def verify(layout: Layout, name: str, ledger: Ledger | None = None, progress: Ca
     list of Problem
         Empty when everything agrees. Nothing is changed.
     """
-    problems: list[Problem] = []
     shards, outcomes = dict(shard_files(layout, name)), dict(outcomes_files(layout, name))
     recorded = {receipt.unit: receipt for receipt in ledger.receipts("catalog", name)} if ledger else {}
-    ids: list[NDArray[np.int64]] = []
-    placed = 0
-    made_by: list[tuple[str, str]] = []
     units = sorted(shards.keys() | outcomes.keys() | recorded.keys())
+    whole = _Whole(layout, name)
+    problems: list[Problem] = []
     for done, unit in enumerate(units, 1):
-        books = _Books(layout, unit, shards.get(unit), outcomes.get(unit), recorded.get(unit) if ledger else None, ledger is not None)
+        books = _Books(whole, unit, shards.get(unit), outcomes.get(unit))
         problems += books.problems()
-        ids.append(books.ids)
-        placed += books.placed
-        made_by.append(books.made_by)
+        if ledger:
+            problems += books.of_ledger(recorded.get(unit))
         if progress:
             progress(done, len(units))
-    problems += _duplicates(ids, layout.relative(layout.catalog(name)))
-    if mixed := mixture(made_by):
+    if mixed := mixture(whole.made_by):
         problems.append(Problem("", layout.relative(layout.catalog(name)), f"expected shards of one model and configuration, got {mixed}"))
-    problems += _left_over(layout, name)
-    problems += _published(layout, name, placed)
+    problems += orphans(layout, name, shards.keys() | outcomes.keys(), whole.used, ledger)
+    problems += whole.version.problems()
     return problems
 
 
-class _Books:
-    """One brick's shard, outcomes and ledger row, side by side."""
+class _Whole:
+    """What the shards of a catalog have in common, gathered one by one."""
 
-    def __init__(
-        self, layout: Layout, unit: Unit, shard: Path | None, outcomes: Path | None, receipt: Receipt | None, has_ledger: bool
-    ) -> None:
-        self.layout, self.unit, self.shard, self.outcomes = layout, unit, shard, outcomes
-        self.receipt, self.has_ledger = receipt, has_ledger
+    def __init__(self, layout: Layout, name: str) -> None:
+        self.layout, self.name = layout, name
+        self.once, self.version, self.units = Once(), VersionCheck(layout, name), schema_units()
+        self.used: set[int] = set()
+        self.made_by: list[tuple[str, str]] = []
+
+
+class _Books:
+    """One brick's shard, outcomes, provenance and ledger row, side by side."""
+
+    def __init__(self, whole: _Whole, unit: Unit, shard: Path | None, outcomes: Path | None) -> None:
+        self.whole, self.unit, self.shard, self.outcomes = whole, unit, shard, outcomes
         self.ids: NDArray[np.int64] = np.zeros(0, np.int64)
-        self.placed = 0
-        self.made_by = ("", "")
+        self.meta: ShardMeta | None = None
 
     def _problem(self, path: Path | None, what: str) -> Problem:
-        return Problem(str(self.unit), self.layout.relative(path) if path else "", what)
+        return Problem(str(self.unit), self.whole.layout.relative(path) if path else "", what)
 
-    def problems(self) -> list[Problem]:
-        found = list(self._of_shard())
-        found += self._of_outcomes()
-        if self.has_ledger:
-            found += self._of_ledger()
-        return found
+    def problems(self) -> Iterator[Problem]:
+        """All but the ledger's."""
+        if self.shard is not None:
+            for what in self._of_shard(self.shard):
+                yield self._problem(self.shard, what)
+        yield from self._of_outcomes()
 
-    def _of_shard(self) -> Iterator[Problem]:
-        self.fingerprint = ""
-        if self.shard is None:
+    def _of_shard(self, path: Path) -> Iterator[str]:
+        try:
+            table, meta = read_shard(path)
+        except BadData as error:
+            yield str(error)
+            return
+        self.meta, self.ids = meta, table["source_id"].drop_null().to_numpy()
+        self.whole.made_by.append((meta.model, meta.binding))
+        if meta.unit != self.unit:
+            yield f"expected unit {self.unit} in the footer, got {meta.unit}"
+        if meta.rows != table.num_rows:
+            yield f"expected {meta.rows} rows by the footer, got {table.num_rows}"
+        if dict(meta.pixels) != pixel_counts(table[HEALPIX]):
+            yield "expected the footer's rows per pixel, got others"
+        if (came := _content_hash(path, meta.schema_hash)) != meta.content_hash:
+            yield f"expected content {meta.content_hash} by the footer, got {came}"
+        yield from value_problems(table, self.whole.units)
+        yield from self._of_provenance(table, meta)
+        yield from self.whole.once.problems(self.unit, path, self.ids)
+        self.whole.version.add(self.unit, path, table, meta.content_hash)
+
+    def _of_provenance(self, table: pa.Table, meta: ShardMeta) -> Iterator[str]:
+        self.whole.used.add(meta.provenance_id)
+        strangers = sorted(set(pc.unique(table["provenance_id"]).to_pylist()) - {meta.provenance_id})
+        if strangers:
+            yield f"expected provenance_id {meta.provenance_id} of the footer in every row, got {strangers[:3]} too"
+        layout, name = self.whole.layout, self.whole.name
+        if not record_path(layout, name, meta.provenance_id).exists():
+            yield f"expected a record of provenance_id {meta.provenance_id}, got none"
             return
         try:
-            table, meta = read_shard(self.shard)
-        except BadData as error:
-            yield self._problem(self.shard, str(error))
+            told = read_inputs(layout, name, meta.provenance_id)
+        except (BadData, ConfigurationError) as error:
+            yield str(error)
             return
-        self.fingerprint, self.made_by = meta.fingerprint, (meta.model, meta.binding)
-        self.ids = table["source_id"].drop_null().to_numpy()
-        self.placed = table.num_rows - table[HEALPIX].null_count
-        if meta.unit != self.unit:
-            yield self._problem(self.shard, f"expected unit {self.unit} in the footer, got {meta.unit}")
-        if meta.rows != table.num_rows:
-            yield self._problem(self.shard, f"expected {meta.rows} rows by the footer, got {table.num_rows}")
-        if dict(meta.pixels) != pixel_counts(table[HEALPIX]):
-            yield self._problem(self.shard, "expected the footer's rows per pixel, got others")
-        for what in _value_problems(table):
-            yield self._problem(self.shard, what)
+        if told.get("unit") != str(self.unit):
+            yield f"expected the provenance record of {self.unit}, got that of {told.get('unit')}"
+        if meta.model and told.get("model") != meta.model:
+            yield f"expected model {meta.model} in the provenance record, got {told.get('model')}"
 
     def _of_outcomes(self) -> Iterator[Problem]:
         if self.outcomes is None:
@@ -145,6 +150,10 @@ class _Books:
         except BadData as error:
             yield self._problem(self.outcomes, str(error))
             return
+        if told.unit != self.unit:
+            yield self._problem(self.outcomes, f"expected unit {self.unit} in the footer, got {told.unit}")
+        if (came := _content_hash(self.outcomes, hash_schema(OUTCOMES_SCHEMA))) != told.content_hash:
+            yield self._problem(self.outcomes, f"expected content {told.content_hash} by the footer, got {came}")
         if dict(told.counts) != count(table):
             yield self._problem(self.outcomes, f"expected the footer's counts {dict(told.counts)}, got {count(table)}")
         yield from self._agreement(told, table)
@@ -157,80 +166,37 @@ class _Books:
             yield self._problem(
                 self.shard, f"expected no shard, as the brick ended as {told.status}: {told.reason}; got one of an earlier run"
             )
-        if self.shard is not None and self.fingerprint and told.fingerprint != self.fingerprint:
-            yield self._problem(self.outcomes, f"expected fingerprint {self.fingerprint} of the shard, got {told.fingerprint}")
+        if self.meta is not None and told.fingerprint != self.meta.fingerprint:
+            yield self._problem(self.outcomes, f"expected fingerprint {self.meta.fingerprint} of the shard, got {told.fingerprint}")
 
-    def _of_ledger(self) -> Iterator[Problem]:
-        receipt = self.receipt
+    def of_ledger(self, receipt: Receipt | None) -> Iterator[Problem]:
+        """What the ledger says otherwise."""
         if receipt is None:
             if self.shard is not None:
-                yield self._problem(self.shard, "expected a ledger row, got none (rebuild the ledger)")
+                yield self._problem(self.shard, "expected a ledger row, got none (galpipe ledger rebuild)")
             return
-        if receipt.status == "done" and receipt.path and self.shard is None:
+        if self.outcomes is None and self.unit.release != STAMPS:
+            file = self.whole.layout.outcomes(self.unit, self.whole.name)
+            yield self._problem(file, f"expected the outcomes of a brick that the ledger records as {receipt.status}, got no file")
+        if receipt.status != "done":
+            return
+        if receipt.path and self.shard is None:
             yield Problem(str(self.unit), receipt.path, f"expected the shard of {receipt.rows} rows that the ledger records, got no file")
-        if self.shard is not None and receipt.status == "done" and receipt.content_hash:
+        if self.shard is not None and receipt.content_hash:
             came = sha256_file(self.shard)
             if came != receipt.content_hash:
                 yield self._problem(self.shard, f"expected sha256 {receipt.content_hash} by the ledger, got {came}")
 
 
-def _value_problems(table: pa.Table) -> Iterator[str]:
-    """Positions, ranges, sums and units of a shard."""
-    ra, dec = (np.array(table[name].cast(pa.float64()).to_numpy()) for name in ("ra", "dec"))
-    if not healpix29(ra, dec).equals(table[HEALPIX].combine_chunks()):
-        yield f"expected {HEALPIX} of (ra, dec), got others"
-    for item in table.schema:
-        fraction = item.name.endswith("_fraction") or item.name.startswith("valid_frac_")
-        if fraction and pa.types.is_floating(item.type):
-            extremes = pc.min_max(table[item.name]).as_py()
-            if extremes["min"] is not None and not -1e-3 <= extremes["min"] <= extremes["max"] <= 1 + 1e-3:
-                yield f"expected {item.name} from 0 to 1, got {extremes['min']:.4g} to {extremes['max']:.4g}"
-    for question, answers in _questions(table.schema.names).items():
-        values = np.array([table[name].cast(pa.float64()).to_numpy() for name in answers])
-        # a NaN or null answer leaves its row out: the question was not asked
-        bad = int((np.abs(values.sum(axis=0) - 1) > SUM_TOLERANCE).sum())
-        if bad:
-            yield f"expected the fractions of {question} to add up to 1, got other sums in {bad} rows"
-    for name in _NEEDS_UNIT:
-        if name in table.schema.names and b"unit" not in (table.schema.field(name).metadata or {}):
-            yield f"expected a unit in the metadata of {name}, got none"
-
-
-def _questions(names: list[str]) -> Mapping[str, list[str]]:
-    """Fraction columns by question, ``{question}_{answer}_fraction``; a question is what has ``{question}_proportion_asked``."""
-    asked = [name.removesuffix("_proportion_asked") for name in names if name.endswith("_proportion_asked")]
-    fractions = {question: [name for name in names if name.startswith(f"{question}_") and name.endswith("_fraction")] for question in asked}
-    return {question: answers for question, answers in fractions.items() if answers}
-
-
-def _duplicates(ids: list[NDArray[np.int64]], file: str) -> list[Problem]:
-    every = np.concatenate(ids) if ids else np.zeros(0, np.int64)
-    values, times = np.unique(every, return_counts=True)
-    repeated = values[times > 1]
-    if not len(repeated):
-        return []
-    return [Problem("", file, f"expected each source_id once, got {len(repeated)} of them more often, first {int(repeated[0])}")]
-
-
-def _left_over(layout: Layout, name: str) -> list[Problem]:
-    found = [*layout.catalog(name).rglob(f"{ASIDE}*"), *layout.hats(name).glob(f"{ASIDE}*")]
-    return [Problem("", layout.relative(path), "expected no unfinished product while no run is at work, got one") for path in sorted(found)]
-
-
-def _published(layout: Layout, name: str, placed: int) -> list[Problem]:
-    """The current version's own totals, and against the shards if they have not changed since."""
-    if not (layout.hats(name) / CURRENT).exists():
-        return []
-    folder = version_folder(layout, name)
-    told, file = manifest(folder), layout.relative(layout.hats(name) / folder.name)
-    files = sorted(folder.glob("dataset/Norder=*/Dir=*/Npix=*.parquet"))
-    rows = sum(pq.read_metadata(path).num_rows for path in files)
-    problems = []
-    if rows != told["rows"]:
-        problems.append(Problem("", file, f"expected {told['rows']} published rows, got {rows}"))
-    gone = left_out(told.get("resolved", {}))
-    if rows != placed - gone:
-        less = f", less {gone} that other bricks have" if gone else ""
-        what = f"expected {placed - gone} rows, those of the shards that have a position{less}, got {rows} (publish again?)"
-        problems.append(Problem("", file, what))
-    return problems
+def _content_hash(path: Path, schema_hash: str) -> str:
+    """The content hash of a file that `catalogs.parquet.write_parquet` wrote, from its bytes: all before the footer, and the schema."""
+    with path.open("rb") as handle:
+        handle.seek(-8, 2)
+        left = handle.tell() - int.from_bytes(handle.read(4), "little")
+        handle.seek(0)
+        content = hashlib.sha256()
+        while left > 0 and (block := handle.read(min(left, 1 << 20))):
+            content.update(block)
+            left -= len(block)
+    content.update(schema_hash.encode())
+    return content.hexdigest()

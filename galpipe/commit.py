@@ -10,8 +10,9 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from galpipe.errors import ResourceFailure
@@ -37,6 +38,9 @@ ASIDE = ".aside-"
 
 FORMER = ".old"
 """Ends the name of a whole folder that was moved aside for its successor: all there is, if the writer died just then."""
+
+Replace = Callable[[Path], AbstractContextManager[Path]]
+"""How a file is replaced: `replace_file`, or together with others."""
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -102,6 +106,54 @@ def replace_file(final: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def replace_together() -> Iterator[Replace]:
+    """Yield a `replace_file` whose files get their names, in the order of their blocks, when the outer block ends well.
+
+    Each file is synced while the next one is written, so that the whole waits for the disk about once. A process that dies while
+    names are given leaves the first ones new and the others as they were: what proves the work done comes last.
+
+    Raises
+    ------
+    ResourceFailure
+        If the operating system refuses a write.
+    """
+    written: dict[Path, tuple[Path, Future[None]]] = {}
+
+    with ThreadPoolExecutor(2, "sync") as pool:
+
+        @contextmanager
+        def replace(final: Path) -> Iterator[Path]:
+            aside = _aside(final)
+            try:
+                final.parent.mkdir(parents=True, exist_ok=True)
+                yield aside
+                written[aside] = final, pool.submit(_fsync_file, aside)
+            except OSError as error:
+                raise _full_disk(final, error) from error
+            finally:
+                if aside not in written:
+                    aside.unlink(missing_ok=True)
+
+        try:
+            yield replace
+            for _, synced in written.values():
+                synced.result()
+            for aside, (final, _) in written.items():
+                fault_point("file.written")
+                os.replace(aside, final)
+                fault_point("file.renamed")
+            for done in [pool.submit(fsync_folder, folder) for folder in {final.parent for final, _ in written.values()}]:
+                done.result()
+        except OSError as error:
+            raise _full_disk(next(iter(written.values()))[0], error) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            for aside in written:
+                with suppress(OSError):
+                    aside.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,22 @@ class Layout:
         """The stores of a brick's stamps that there are, whatever their cut settings, newest first."""
         found = (self.root / "stamps").glob(f"*/{unit.release}/{unit.region}/{unit.brick[:3]}/{unit.brick}.zarr")
         return sorted(found, key=lambda path: (-path.stat().st_mtime_ns, path))
+
+    def stores(self) -> Iterator[tuple[Unit, Path]]:
+        """Every store of stamps under the root, whatever its cut settings."""
+        for path in sorted((self.root / "stamps").glob("*/*/*/*/*.zarr")):
+            if not path.name.startswith("."):
+                yield Unit(path.parts[-4], path.parts[-3], path.stem), path
+
+    def brick_folders(self) -> Iterator[tuple[Unit, Path]]:
+        """Every folder of fetched files under the root."""
+        for path in sorted((self.root / "bricks").glob("*/*/*/*")):
+            if path.is_dir() and not path.name.startswith("."):
+                yield Unit(path.parts[-4], path.parts[-3], path.name), path
+
+    def catalogs(self) -> list[str]:
+        """Names of the catalogs under the root."""
+        return sorted(path.name for path in (self.root / "catalog").glob("*") if path.is_dir())
 
     def catalog(self, name: str) -> Path:
         """Folder of a catalog's shards."""

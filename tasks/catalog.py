@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 
 from catalogs.join import FROM_THE_MODEL, Origin, build_shard
 from catalogs.outcomes import OutcomesMeta, check_totals, empty, finish, write_outcomes
-from catalogs.provenance import record, record_run
+from catalogs.provenance import provenance_id, record, record_run
 from catalogs.shard import ShardMeta, read_shard_meta, write_shard
 from galpipe.columns import Column
-from galpipe.commit import remove_folder
+from galpipe.commit import remove_folder, replace_together
 from galpipe.errors import BadData
 from galpipe.heads import coarse_baseline, sep_baseline
 from galpipe.lvm.inputs import MODEL_BANDS
@@ -72,11 +72,12 @@ def _predict(context: RunContext, unit: Unit) -> Receipt:
         store = Store(path)
         links = _links(context, store)
         predictions = _answers(store, model, context.settings.infer.batch)
-    identifier = record(layout, context.name, inputs_of(context, unit, store.stamp_attrs["checksums"], store.stamp_attrs["absent"]))
-    rows = build_shard(store.sources(), predictions, declared_columns(model), Origin(unit, identifier, MODEL_BANDS))
+    inputs = inputs_of(context, unit, store.stamp_attrs["checksums"], store.stamp_attrs["absent"])
+    rows = build_shard(store.sources(), predictions, declared_columns(model), Origin(unit, provenance_id(inputs), MODEL_BANDS))
     outcomes = finish(store.outcomes, rows["source_id"].to_pylist(), unit=unit)
     check_totals(outcomes, rows.num_rows, unit, store.stamp_attrs.get("tractor_rows"))
-    return commit(context, ShardMeta(unit, links.catalog, identifier, parts=shard_parts(context, links)), rows, outcomes)
+    meta = ShardMeta(unit, links.catalog, parts=shard_parts(context, links))
+    return commit(context, (meta, inputs), rows, outcomes)
 
 
 def declared_columns(model: Predictor) -> list[Column]:
@@ -85,21 +86,26 @@ def declared_columns(model: Predictor) -> list[Column]:
     return [column for column in declared if column.name not in FROM_THE_MODEL]
 
 
-def commit(context: RunContext, meta: ShardMeta, rows: pa.Table, outcomes: pa.Table) -> Receipt:
-    """Write a brick's shard, then its outcomes.
+def commit(context: RunContext, origin: tuple[ShardMeta, Mapping[str, Any]], rows: pa.Table, outcomes: pa.Table) -> Receipt:
+    """Write a brick's provenance, outcomes and shard.
 
     Parameters
     ----------
     context : RunContext
-    meta : ShardMeta
-        Unit, fingerprint, provenance and parts; the rest is filled in.
+    origin : tuple of ShardMeta and mapping
+        Unit, fingerprint and parts, the rest is filled in; and everything that the rows were made from.
     rows, outcomes : pyarrow.Table
     """
+    meta, inputs = origin
     layout, unit = context.layout, meta.unit
     shard = layout.shard(unit, context.name)
     full = replace(meta, model=context.model_hash, counts={"predicted": rows.num_rows}, binding=binding_hash(context))
-    _, content_hash = write_shard(shard, rows, full)
-    counts = write_outcomes(layout.outcomes(unit, context.name), outcomes, OutcomesMeta(unit, fingerprint=meta.fingerprint))
+    with replace_together() as together:
+        full = replace(full, provenance_id=record(layout, context.name, inputs, together))
+        ended = OutcomesMeta(unit, fingerprint=meta.fingerprint)
+        counts = write_outcomes(layout.outcomes(unit, context.name), outcomes, ended, together)
+        # the last one to get its name: where the shard is, so is what belongs to it
+        _, content_hash = write_shard(shard, rows, full, together)
     return receipt_of(context, full, rows, counts, content_hash)
 
 
@@ -181,7 +187,7 @@ def record_without_rows(context: RunContext, receipt: Receipt) -> None:
     layout = context.layout
     if layout.shard(receipt.unit, context.name).exists():
         return
-    meta = OutcomesMeta(receipt.unit, receipt.status, receipt.file, receipt.reason, receipt.fingerprint)
+    meta = OutcomesMeta(receipt.unit, receipt.status, receipt.file, receipt.reason, receipt.fingerprint, stage=receipt.stage)
     write_outcomes(layout.outcomes(receipt.unit, context.name), empty(), meta)
 
 

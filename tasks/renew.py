@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from catalogs.join import Origin, renew_shard
 from catalogs.outcomes import OutcomesMeta, check_totals, read_outcomes, read_outcomes_meta, write_outcomes
-from catalogs.provenance import read_inputs, record
+from catalogs.provenance import provenance_id, read_inputs
 from catalogs.shard import ShardMeta, read_shard, read_shard_meta
 from galpipe.errors import BadData, ConfigurationError
 from galpipe.fingerprint import sha256_file
@@ -134,10 +134,9 @@ def _renew(context: RunContext, kept: _Kept) -> Receipt:
     answers = _answers(context, model, kept, rows)
     carried = {"from": str(kept.meta.provenance_id), "but": list(kept.stale)}
     inputs = inputs_of(context, unit, kept.made_from["files"], kept.made_from["absent"]) | {"carried": carried}
-    identifier = record(layout, context.name, inputs)
-    renewed = renew_shard(rows, answers, declared_columns(model), Origin(unit, identifier, MODEL_BANDS))
-    meta = ShardMeta(unit, kept.links.catalog, identifier, parts=shard_parts(context, kept.links))
-    return commit(context, meta, renewed, outcomes)
+    renewed = renew_shard(rows, answers, declared_columns(model), Origin(unit, provenance_id(inputs), MODEL_BANDS))
+    meta = ShardMeta(unit, kept.links.catalog, parts=shard_parts(context, kept.links))
+    return commit(context, (meta, inputs), renewed, outcomes)
 
 
 def _answers(context: RunContext, model: Predictor, kept: _Kept, rows: pa.Table) -> pa.Table:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from galpipe.commit import fault_point, recover_folder, remove_folder, replace_file, replace_folder, sweep_asides
+from galpipe.commit import fault_point, recover_folder, remove_folder, replace_file, replace_folder, replace_together, sweep_asides
 from galpipe.errors import ResourceFailure
 
 
@@ -43,6 +43,44 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
         with aside.open("wb", buffering=0) as handle:
             handle.write(b"x")
     assert not (tmp_path / "a").exists()
+
+
+def test_files_get_their_names_together_or_not_at_all(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).write_text("old")
+    with pytest.raises(ValueError, match="between"), replace_together() as replace:
+        with replace(tmp_path / "a") as aside:
+            aside.write_text("new")
+        raise ValueError("between")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "old", "b": "old"}
+    with replace_together() as replace:
+        for name in "ab":
+            with replace(tmp_path / name) as aside:
+                aside.write_text("new")
+        assert (tmp_path / "a").read_text() == "old"
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new", "b": "new"}
+
+
+def test_a_disk_that_fills_up_with_the_second_file_leaves_both_as_they_were(tmp_path: Path) -> None:
+    with pytest.raises(ResourceFailure, match="No space left"), replace_together() as replace:
+        with replace(tmp_path / "a") as aside:
+            aside.write_text("new")
+        with replace(tmp_path / "b") as aside:
+            aside.symlink_to("/dev/full")
+            with aside.open("wb", buffering=0) as handle:
+                handle.write(b"x")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("point", "named"), [("file.written", []), ("file.renamed", ["a"])])
+def test_files_together_get_their_names_in_order(tmp_path: Path, point: str, named: list[str]) -> None:
+    script = (
+        f"from pathlib import Path\nfrom galpipe.commit import replace_together\nroot = Path({str(tmp_path)!r})\n"
+        "with replace_together() as replace:\n    for name in 'ab':\n        with replace(root / name) as aside:\n"
+        "            aside.write_text('new')\n"
+    )
+    killed_at(point, script)
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".aside-")] == named
 
 
 def test_folder_is_replaced(tmp_path: Path) -> None:

@@ -74,6 +74,9 @@ BENCHES = {
     ),
     "cut": Bench("flows.bench.cut", "time to cut stamps by reading a section for each over that by reading whole bands once"),
     "books": Bench("flows.bench.books", "sources lost or doubled over nine mock bricks across RA 0 and north and south, with hard cases"),
+    "writing": Bench(
+        "flows.bench.writing", "time to write 50 brick shards with outcomes, ledger and provenance over that of pyarrow alone"
+    ),
     "planning": Bench("flows.bench.planning", "time and memory to plan a rerun of a release of 366,898 bricks against a full ledger"),
     "publish": Bench(
         "flows.bench.publish", "bytes of a whole release published again after bricks changed, over those of the partitions that changed"

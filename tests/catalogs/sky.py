@@ -10,6 +10,7 @@ import pyarrow as pa
 from catalogs import outcomes
 from catalogs.join import Origin, build_shard
 from catalogs.outcomes import OutcomesMeta
+from catalogs.provenance import provenance_id, record
 from catalogs.schema import OPTICAL
 from catalogs.shard import ShardMeta, write_shard
 from galpipe.columns import Column
@@ -69,7 +70,7 @@ def _values(item: pa.Field, rows: int, random: np.random.Generator) -> pa.Array:
         return pa.array([""] * rows, pa.string())
     if pa.types.is_boolean(item.type):
         return pa.array([True] * rows, pa.bool_())
-    high = 1.0 if item.name.startswith("frac") else 5.0
+    high = 1.0 if item.name.startswith(("frac", "mw_transmission", "shape_e")) or item.name.endswith(("_l68", "_l95")) else 5.0
     return pa.array(random.uniform(high / 5, high, rows)).cast(item.type, safe=False)
 
 
@@ -95,9 +96,15 @@ def _detection(row: int, index: int) -> dict[str, float | int | bool]:
     return {"ra": 0.1 * row, "dec": 0.0, "score": 0.5, "objid": row, "is_primary_detection": index == 0}
 
 
+def inputs_of(unit: Unit, seed: int = 0) -> dict[str, object]:
+    """What a fake brick was made from, as its provenance record says."""
+    files = {f"tractor-{unit.brick}.fits": f"{seed:064x}"}
+    return {"unit": str(unit), "files": files, "absent": [], "model": "mini", "code": "fake"}
+
+
 def make_shard(unit: Unit, rows: int, seed: int = 0, heads: Sequence[Column] = HEADS) -> pa.Table:
     sources = make_sources(unit, rows, seed)
-    return build_shard(sources, make_predictions(sources, seed), heads, Origin(unit, 4242))
+    return build_shard(sources, make_predictions(sources, seed), heads, Origin(unit, provenance_id(inputs_of(unit, seed))))
 
 
 def make_outcomes(unit: Unit, shard: pa.Table, filtered: int = 3) -> pa.Table:
@@ -121,7 +128,9 @@ def make_outcomes(unit: Unit, shard: pa.Table, filtered: int = 3) -> pa.Table:
 
 
 def write_brick(layout: Layout, unit: Unit, rows: int, seed: int = 0, name: str = "main") -> tuple[ShardMeta, str]:
-    """Shard and outcomes of a brick, as the catalog stage writes them."""
+    """Shard, outcomes and provenance of a brick, as the catalog stage writes them."""
     shard = make_shard(unit, rows, seed)
     counts = outcomes.write_outcomes(layout.outcomes(unit, name), make_outcomes(unit, shard), OutcomesMeta(unit, fingerprint=f"f{seed}"))
-    return write_shard(layout.shard(unit, name), shard, ShardMeta(unit, f"f{seed}", 4242, "mini", {"predicted": counts["predicted"]}))
+    identifier = record(layout, name, inputs_of(unit, seed))
+    meta = ShardMeta(unit, f"f{seed}", identifier, "mini", {"predicted": counts["predicted"]})
+    return write_shard(layout.shard(unit, name), shard, meta)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from catalogs.ledger import Ledger
+from catalogs.ledger import Ledger, ledger_of_files, set_aside_damaged
 from catalogs.outcomes import OutcomesMeta, empty, write_outcomes
 from galpipe.errors import ConfigurationError, ResourceFailure
 from galpipe.layout import Layout
@@ -158,7 +158,8 @@ def test_rebuild_from_shards_and_outcomes(tmp_path: Path) -> None:
     layout.shard(UNITS[2], "main").unlink()
     with Ledger(layout.ledger) as ledger:
         ledger.record([receipt(Unit("dr9", "south", "0010m002"))], "run", "main")
-        assert ledger.rebuild(layout, "main") == 3
+        # with what was fetched, by the provenance records of the two that have rows
+        assert ledger.rebuild(layout, "main") == 5
         found = {one.unit: one for one in ledger.receipts("catalog", "main")}
     assert set(found) == {UNITS[0], UNITS[1], FAR}
     assert (found[UNITS[0]].rows, found[UNITS[0]].content_hash, found[UNITS[0]].fingerprint) == (7, sha256, meta.fingerprint)
@@ -182,3 +183,36 @@ def test_two_processes_write_one_sqlite_ledger(tmp_path: Path) -> None:
     assert [writer.wait() for writer in writers] == [0, 0]
     with Ledger(path) as ledger:
         assert [row["bricks"] for row in ledger.summary("main")] == [40, 40]
+
+
+def test_a_damaged_file_names_what_mends_it(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.ledger.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(ConfigurationError, match=r"ledger.sqlite: expected an undamaged ledger.*galpipe ledger rebuild"):
+        Ledger(layout.ledger)
+    aside = set_aside_damaged(layout)
+    assert aside is not None and aside.name == "ledger.sqlite.damaged-1"
+    with Ledger(layout.ledger) as ledger:
+        assert ledger.summary("main") == []
+    assert set_aside_damaged(layout) is None
+
+
+def test_damage_inside_the_file_is_named_too(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    with Ledger(layout.ledger) as ledger:
+        ledger.record([receipt(Unit("dr9", "south", f"b{number}")) for number in range(500)], "run", "main")
+    content = bytearray(layout.ledger.read_bytes())
+    # every page but the first, which has the schema
+    content[4096:] = bytes(len(content) - 4096)
+    layout.ledger.write_bytes(content)
+    with Ledger(layout.ledger) as ledger, pytest.raises(ConfigurationError, match="galpipe ledger rebuild"):
+        ledger.done("catalog", "main")
+    assert set_aside_damaged(layout) is not None
+
+
+def test_without_a_ledger_the_files_tell(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    write_brick(layout, UNITS[0], 7)
+    with ledger_of_files(layout, "main") as ledger:
+        assert [row["rows"] for row in ledger.summary("main") if row["stage"] == "catalog"] == [7]
+    assert not layout.ledger.exists()

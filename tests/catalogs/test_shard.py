@@ -16,6 +16,7 @@ from catalogs.schema import assemble
 from catalogs.shard import ShardMeta, read_shard, read_shard_meta, write_shard
 from galpipe.columns import Column
 from galpipe.errors import BadData, ConfigurationError
+from galpipe.fingerprint import sha256_file
 from galpipe.survey.tractor import unpack_id
 from galpipe.unit import Unit
 from tests.catalogs.sky import HEADS, UNITS, make_predictions, make_shard, make_sources
@@ -144,7 +145,7 @@ def test_shard_round_trip_is_exact_and_its_bytes_are_reproducible(tmp_path_facto
     back, told = read_shard(folder / "a.parquet")
     assert back.equals(shard, check_metadata=False)
     assert [item.metadata for item in back.schema] == [item.metadata for item in shard.schema]
-    assert first == second
+    assert first == second == sha256_file(folder / "a.parquet")
     assert kept == again == told == read_shard_meta(folder / "a.parquet")
     assert (folder / "a.parquet").read_bytes() == (folder / "b.parquet").read_bytes()
     assert ShardMeta.from_json(kept.as_json()) == kept
