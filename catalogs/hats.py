@@ -24,6 +24,7 @@ from typing import Any, Literal
 from catalogs import inventory
 from catalogs.inventory import Inventory, StaleInventory
 from catalogs.partitions import Build, Built, build
+from catalogs.schema import SCHEMA_VERSION
 from catalogs.tiling import Limits
 from galpipe.commit import ASIDE, fault_point, fsync_folder, replace_folder
 from galpipe.errors import ConfigurationError, ResourceFailure
@@ -224,6 +225,7 @@ def _describe(aside: Path, stock: Inventory, version: int, made: Built) -> None:
     body = {
         "state": stock.state(),
         "version": version,
+        "schema_version": SCHEMA_VERSION,
         "rows": made.rows,
         "rows_without_position": lost,
         "resolved": made.resolved,
