@@ -221,7 +221,9 @@ def count_cells(shards: Path, entry: Entry) -> dict[int, int]:
 def save_cells(cells: Cells, path: Path) -> None:
     """Write cells beside the version that was made with them."""
     columns = list(zip(*_flat(cells), strict=True)) or [()] * len(_CELLS)
-    pq.write_table(pa.table([pa.array(values, item.type) for values, item in zip(columns, _CELLS, strict=True)], _CELLS), path, **PARQUET)
+    pq.write_table(
+        pa.table([pa.array(values, item.type) for values, item in zip(columns, _CELLS, strict=True)], schema=_CELLS), path, **PARQUET
+    )
 
 
 def _flat(cells: Cells) -> Iterator[tuple[str, int, int]]:

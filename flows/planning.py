@@ -38,7 +38,7 @@ def dry_run(request: RunRequest) -> dict[str, Any]:
     release, plan = plan_of(request)
     context = request.context("dry-run")
     with _as_known(context) as ledger:
-        changes = find_changes(context, ledger, plan.units)
+        changes = find_changes(context, ledger, plan.units, settled=request.check_remote)
     answer = Answer()
     if request.check_remote:
         answer = ask_source(context, release, changes.fetched, remember=False, own_lists=request.check_files or None)

@@ -81,7 +81,7 @@ class Changes:
     causes : mapping
         Why, for each unit that is not up to date, in the plan's order.
     fetched : mapping of Unit to str
-        Fingerprint of the files of units, up to date or not, that nothing asks to fetch again.
+        Fingerprint of the files of units that nothing asks to fetch again; of those up to date only where they were asked for.
     """
 
     bricks: int

@@ -37,16 +37,24 @@ def tile_of(unit: Unit) -> int:
     return int(lonlat_to_healpix(Longitude(center.ra * u.deg), Latitude(center.dec * u.deg), TILE_ORDER)[0])
 
 
-def find_changes(context: RunContext, ledger: Ledger, units: Sequence[Unit]) -> Changes:
+def find_changes(context: RunContext, ledger: Ledger, units: Sequence[Unit], *, settled: bool = False) -> Changes:
     """The units that are not up to date, and why.
 
     A unit is up to date when its shard was made from the files it was fetched as, by today's settings and model, and is there;
     or when there was nothing to do in it. Bad data and failures of the far side are tried again: they may have been mended.
     Nothing is written.
+
+    Parameters
+    ----------
+    context : RunContext
+    ledger : Ledger
+    units : sequence of Unit
+    settled : bool
+        Tell the files' fingerprints of units that are up to date too, so that the release can be asked for them.
     """
     judge = _Judge(context, ledger, units)
     causes = {unit: found for unit in units if (found := judge.causes(unit))}
-    fetched = {unit: fetch for unit in units if (fetch := judge.reusable(unit, causes.get(unit, ())))}
+    fetched = {unit: fetch for unit in (units if settled else causes) if (fetch := judge.reusable(unit, causes.get(unit, ())))}
     return Changes(len(units), causes, fetched)
 
 

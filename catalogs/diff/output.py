@@ -79,7 +79,8 @@ def _changed_columns(part: Part) -> pa.Array:
 
 
 def _values(found: Difference, before: Rows | None, after: Rows | None) -> dict[str, pa.Array]:
-    names, values = _flat(found), {}
+    names = _flat(found)
+    values: dict[str, pa.Array] = {}
     if after is not None:
         values |= {name: column for name, column in after.columns(names).items() if name not in _HEAD.names}
     if before is not None:

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from catalogs.diff.compare import Difference
-from catalogs.report.figures import ACCENT, DPI, GRID, INK, MUTED
+from catalogs.report.style import ACCENT, DPI, GRID, INK, MUTED
 from galpipe.commit import replace_file
 
 SHOWN = 30

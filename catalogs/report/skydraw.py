@@ -14,6 +14,7 @@ from astropy.wcs import WCS
 from cdshealpix.nested import lonlat_to_healpix
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from mocpy import MOC
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ WHOLE_SKY = 100.0
 """Degrees across from which a map is of the whole sky."""
 SKY_CENTER = 120.0
 """RA in the middle of a map of the whole sky: both galactic caps of the survey stay whole."""
+MOLLWEIDE_WIDTH = 720 / np.pi * np.sqrt(2) - 1.0
+"""Degrees across in the plane of the projection, just within its edge, where ticks still find the sky."""
 PIXELS = 420
 """Pixels of a map's raster across."""
 ACROSS = 3
@@ -120,7 +123,7 @@ def frame_around(ground: Ground) -> Frame:
     middle = mean / max(float(np.linalg.norm(mean)), 1e-9)
     reach = 2 * np.degrees(np.arccos(np.clip(middle @ vectors, -1, 1)).max())
     if reach > WHOLE_SKY:
-        return _frame("MOL", (SKY_CENTER, 0.0), (360 / np.pi * np.sqrt(2), 180 / np.pi * np.sqrt(2)), True)
+        return _frame("MOL", (SKY_CENTER, 0.0), (MOLLWEIDE_WIDTH, MOLLWEIDE_WIDTH / 2), True)
     center = (float(np.degrees(np.arctan2(middle[1], middle[0])) % 360), float(np.degrees(np.arcsin(middle[2]))))
     first = _frame("ZEA", center, (1.0, 1.0), False).wcs
     x, y = first.world_to_pixel_values(ra, dec)
@@ -192,7 +195,7 @@ def sky_maps(ground: Ground, panels: Sequence[Panel]) -> bytes | None:
         box = (x / width, y / height, min(wide, tall * frame.width / frame.height) / width, tall / height)
         axes = WCSAxes(figure, box, wcs=frame.wcs, frame_class=EllipticalFrame if frame.whole else RectangularFrame)
         figure.add_axes(axes)
-        scale = figure.add_axes((box[0] + 1.03 * box[2], box[1], 0.09 / width, box[3]))
+        scale = figure.add_axes((box[0] + (1.12 if frame.whole else 1.03) * box[2], box[1], 0.09 / width, box[3]))
         _draw(axes, scale, place, panel)
         if index == 0 and ground.outline is not None and outline_shows(ground):
             _outline(axes, frame, ground.outline)
@@ -245,9 +248,14 @@ def _ticks(axes: WCSAxes, frame: Frame, *, bottom: bool, first: bool) -> None:
     for item, shown, text in ((lon, bottom, "RA, deg"), (lat, first, "Dec, deg")):
         item.set_major_formatter(_degrees(frame))
         item.set_format_unit(u.deg, decimal=True, show_decimal_unit=False)
-        item.set_ticklabel(size=7, color=MUTED, exclude_overlapping=True)
-        item.set_ticks(number=6 if frame.whole else 4)
-        item.set_axislabel(text if shown else " ", size=8, color=INK)
+        # on the sky itself, where the whole of it is drawn
+        halo = [withStroke(linewidth=1.6, foreground="white")] if frame.whole else []
+        item.set_ticklabel(size=7, color=INK if frame.whole else MUTED, exclude_overlapping=True, path_effects=halo)
+        if frame.whole:
+            item.set_ticks(spacing=(60 if item is lon else 30) * u.deg)
+        else:
+            item.set_ticks(number=4)
+        item.set_axislabel(text if shown and (item is lat or not frame.whole) else " ", size=8, color=INK)
         item.grid(color="#8b9aa3", alpha=0.35, linewidth=0.5)
         item.tick_params(length=0 if frame.whole else 3, color=MUTED)
     axes.coords.frame.set_color(MUTED)

@@ -65,8 +65,11 @@ def sky_part(extent: Extent, maps: SkyMaps) -> dict[str, Any]:
 
 
 def _moc(extent: Extent) -> MOC | None:
-    path = extent.folder / MOC_FILE
-    return MOC.load(str(path), format="fits") if extent.version is not None and path.exists() else None
+    if extent.version is None:
+        return None
+    # a version of an older galpipe is one HATS catalog, not a collection of them
+    found = [path for path in (extent.folder / "catalog" / MOC_FILE, extent.folder / MOC_FILE) if path.exists()]
+    return MOC.load(str(found[0]), format="fits") if found else None
 
 
 def coverage_text(extent: Extent) -> str:

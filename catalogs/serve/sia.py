@@ -238,8 +238,8 @@ def _fits(row: Mapping[str, Any], parameters: Parameters) -> bool:
     """Whether a described stamp is what the other parameters ask for; values of one parameter are alternatives."""
     for name, (low, high) in INTERVALS.items():
         wanted = [interval(text, name) for text in parameters.all(name)]
-        have = row.get(low), row.get(high)
-        if wanted and (None in have or not any(have[0] <= end and have[1] >= start for start, end in wanted)):
+        first, last = row.get(low), row.get(high)
+        if wanted and (first is None or last is None or not any(first <= end and last >= start for start, end in wanted)):
             return False
     for name, column in EQUALS.items():
         texts = parameters.all(name)

@@ -110,7 +110,9 @@ class StampShelves:
         BadData
             If it does not read.
         """
-        unit = Unit(*(row[name] for name in UNIT_COLUMNS))
+        if None in (names := [row[name] for name in UNIT_COLUMNS]):
+            return None
+        unit = Unit(*names)
         cut = self.cut()
         paths = [self._layout.stamps(unit, cut)] if cut else self._layout.stamps_of(unit)
         if not paths or not (paths[0] / "zarr.json").exists():

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @name_option
 @click.option("--run", "run_id", default="", help="The page of this run (default: the newest one that ended).")
 @click.option("--catalog", "of_catalog", is_flag=True, help="The page of the published catalog instead; any option below asks for it too.")
-@click.option("--as-of", "version", type=int, help="A published version (default: the current one).")
+@click.option("--as-of", "version", metavar="VERSION|DATE", help="A version (3, v3) or an ISO date (default: the current one).")
 @click.option("--live", is_flag=True, help="The shards as they are now.")
 @click.option(
     "--region", "region_text", default="", metavar="REGION", help="cone:RA,DEC,DEG  box:RA1,RA2,DEC1,DEC2  bricks:A,B  moc:FILE  all"
@@ -42,7 +42,7 @@ def report(
     name: str,
     run_id: str,
     of_catalog: bool,
-    version: int | None,
+    version: str | None,
     live: bool,
     region_text: str,
     cone: str,
@@ -72,11 +72,11 @@ def report(
 
     listed = tuple(item.strip() for item in columns.split(",") if item.strip())
     wishes = Wishes(given[0] if given else "all", listed, 24 if galaxies is None else galaxies, seed or 0)
-    _catalog_page(layout, name, None if live else current_version(layout, name, version), (wishes, out), as_json)
+    _catalog_page(layout, name, None if live else version_of(layout, name, version), (wishes, out), as_json)
 
 
-def current_version(layout: Layout, name: str, version: int | None) -> int:
-    """A version's number, that of the current one by default.
+def version_of(layout: Layout, name: str, wanted: str | None) -> int:
+    """The number of the version that is meant, that of the current one by default.
 
     Raises
     ------
@@ -84,8 +84,9 @@ def current_version(layout: Layout, name: str, version: int | None) -> int:
         If it is not there.
     """
     from catalogs.hats import version_folder
+    from catalogs.versions import as_of
 
-    return int(version_folder(layout, name, version).name[1:])
+    return int(version_folder(layout, name, as_of(layout, name, wanted)).name[1:])
 
 
 def _catalog_page(layout: Layout, name: str, version: int | None, wanted: tuple[Wishes, Path | None], as_json: bool) -> None:

@@ -59,6 +59,7 @@ def test_the_page_of_a_version_is_whole_loads_nothing_and_repeats(layout: Layout
     page = _Page(text)
     assert page.loaded and all(item.startswith(("data:image/", "#")) for item in page.loaded)
     assert "link" not in page.tags and "script" not in page.tags and "url(" not in text
+    assert "moc.fits of the version: MOC of order" in plain
     assert "main, version 1" in plain and "240 in 2 bricks with rows" in plain and "0.125 deg²" in plain
     assert "dr9/south 2 0 1" in plain and "bad input, set aside" in plain and "tractor truncated" in plain
     assert "point source 600" in plain and "forced to a point source inside a mask 120" in plain
@@ -103,7 +104,8 @@ def test_live_shards_and_a_catalog_without_a_row(layout: Layout, tmp_path: Path)
     ("options", "reason"),
     [
         (["--columns", "mag_model_x"], "near: mag_model_r"),
-        (["--as-of", "7"], "version v7"),
+        (["--as-of", "7"], "v7; there are"),
+        (["--as-of", "1999-01-01"], "created at or before"),
         (["--cone", "1,2"], "3 numbers"),
         (["--cone", "1,2,3", "--region", "all"], "one of --region, --cone, --box"),
         (["--live", "--as-of", "1"], "one of --live and --as-of"),

@@ -73,8 +73,9 @@ def causes(context: RunContext, ledger: Ledger, units: tuple[Unit, ...] = UNITS)
 
 
 def test_nothing_changed(context: RunContext, ledger: Ledger) -> None:
-    found = find_changes(context, ledger, UNITS)
+    found = find_changes(context, ledger, UNITS, settled=True)
     assert (found.up_to_date, found.to_do, set(found.fetched)) == (3, [], set(UNITS))
+    assert not find_changes(context, ledger, UNITS).fetched
     assert found.as_dict() == {"up_to_date": 3, "to_do": 0, "redo": {"brick": 0, "inference": 0, "heads": 0}, "causes": []}
 
 
