@@ -12,12 +12,14 @@ from typing import Any
 
 import astropy.units as u
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from astropy.io.votable.exceptions import W50
 from astropy.table import Column, MaskedColumn, Table
+from numpy.typing import NDArray
 
 from catalogs.parquet import PARQUET
 from galpipe.commit import replace_file
@@ -98,6 +100,54 @@ def _unit(text: str) -> u.UnitBase:
 def to_astropy(table: pa.Table) -> Table:
     """A flat Arrow table as an astropy table, with units and descriptions; lists of one length become vector columns."""
     return Table([_astropy_column(table[item.name], item) for item in table.schema])
+
+
+def to_pandas(table: pa.Table) -> pd.DataFrame:
+    """A table for pandas: integers with nulls stay integers, units and descriptions by column in ``attrs``."""
+    frame: pd.DataFrame = table.to_pandas(types_mapper=_NULLABLE.get)
+    told = {item.name: {key.decode(): value.decode() for key, value in (item.metadata or {}).items()} for item in table.schema}
+    frame.attrs["units"] = {name: texts["unit"] for name, texts in told.items() if "unit" in texts}
+    frame.attrs["descriptions"] = {name: texts["description"] for name, texts in told.items() if "description" in texts}
+    return frame
+
+
+_NULLABLE = {
+    pa.int64(): pd.Int64Dtype(),
+    pa.int32(): pd.Int32Dtype(),
+    pa.int16(): pd.Int16Dtype(),
+    pa.bool_(): pd.BooleanDtype(),
+}
+"""Types that numpy cannot hold a null in: ids would lose their last digits as floats."""
+
+
+def from_astropy(table: Table) -> pa.Table:
+    """An astropy table as Arrow: masked values become null, units, descriptions and UCDs go into the fields' metadata."""
+    columns, fields = [], []
+    for name in table.colnames:
+        column = table[name]
+        values = _arrow_values(column)
+        texts = {"unit": column.unit and column.unit.to_string(), "description": column.description, "ucd": column.meta.get("ucd")}
+        fields.append(pa.field(str(name), values.type, metadata={key: str(text) for key, text in texts.items() if text}))
+        columns.append(values)
+    return pa.table(columns, schema=pa.schema(fields))
+
+
+def _arrow_values(column: Column) -> pa.Array:
+    mask = np.ma.getmaskarray(column) if isinstance(column, np.ma.MaskedArray) else None
+    values = np.asarray(column)
+    if values.dtype.kind in "iufb":
+        # FITS is big-endian
+        values = values.astype(values.dtype.newbyteorder("="))
+        if values.ndim == 1:
+            return pa.array(values, mask=mask)
+        flat = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), int(np.prod(values.shape[1:])))
+        return flat.cast(pa.list_(flat.type.value_type))
+    plain = [value.decode("utf-8", "replace") if isinstance(value, bytes) else None if value is None else str(value) for value in values]
+    return pa.array([None if hidden else text for text, hidden in zip(plain, _hidden(mask, plain), strict=True)], pa.string())
+
+
+def _hidden(mask: NDArray[np.bool_] | None, values: list[str | None]) -> list[bool]:
+    return [False] * len(values) if mask is None else [bool(np.any(item)) for item in mask]
 
 
 def _parquet(table: pa.Table, path: Path) -> list[str]:

@@ -233,6 +233,7 @@ def _describe(aside: Path, stock: Inventory, version: int, made: Built) -> None:
     body = {
         "state": stock.state(),
         "version": version,
+        "schema_version": SCHEMA_VERSION,
         "rows": made.rows,
         "rows_without_position": lost,
         "resolved": made.resolved,

@@ -1,4 +1,4 @@
-"""Nested columns as LSDB wants them: a list of structs becomes a struct of lists."""
+"""Nested columns between their two forms: a list of structs in the shards, a struct of lists, as LSDB wants them, in the partitions."""
 
 from __future__ import annotations
 
@@ -47,3 +47,28 @@ def _transpose(column: pa.ListArray, target: pa.Field) -> pa.StructArray:
     return pa.StructArray.from_arrays(
         [array.cast(part.type) for array, part in zip(lists, target.type, strict=True)], fields=list(target.type)
     )
+
+
+def _is_struct_of_lists(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) and kind.num_fields > 0 and all(pa.types.is_list(part.type) for part in kind)
+
+
+def as_rows(table: pa.Table) -> pa.Table:
+    """A table whose structs of lists are lists of structs, as the shards have them; null where the struct is."""
+    for index, item in enumerate(table.schema):
+        if _is_struct_of_lists(item.type):
+            column = _rows(table[item.name].combine_chunks())
+            table = table.set_column(index, pa.field(item.name, column.type, metadata=item.metadata), column)
+    return table
+
+
+def _rows(column: pa.StructArray | pa.ChunkedArray) -> pa.ListArray:
+    struct = pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
+    lists = [pc.struct_field(struct, [index]) for index in range(struct.type.num_fields)]
+    absent = np.asarray(lists[0].is_null())
+    lengths = np.asarray(pc.fill_null(pc.list_value_length(lists[0]), 0))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+    # flatten skips null lists, so the offsets count from the lengths
+    inner = [part.flatten() for part in lists]
+    fields = [pa.field(part.name, part.type.value_type) for part in struct.type]
+    return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(inner, fields=fields), mask=pa.array(absent))

@@ -32,6 +32,23 @@ PARQUET: dict[str, Any] = {
 }
 """How every Parquet file of a catalog is written; the checksums let a reader find a flipped bit."""
 
+ROW_GROUP = 16_384
+"""Rows of a published partition that are read together, by measurement (docs/catalogs-query.md): half of it spares a cone little and
+makes sums over the whole catalog slower."""
+
+
+def published_options(schema: pa.Schema) -> dict[str, Any]:
+    """How a published partition is written, for `pyarrow.parquet.write_table`.
+
+    Measured numbers hardly repeat, so that a dictionary of them makes files larger and reading slower (docs/catalogs-query.md).
+    """
+    floats = [item.name for item in schema if item.type in (pa.float32(), pa.float64())]
+    repeated = [item.name for item in schema if not pa.types.is_nested(item.type) and item.name not in (*floats, *_UNIQUE)]
+    return {**PARQUET, "row_group_size": ROW_GROUP, "use_dictionary": repeated, "use_byte_stream_split": floats}
+
+
+_UNIQUE = ("_healpix_29", "source_id", "objid")
+
 
 _BLOCK = 1 << 20
 """Bytes that are hashed and written at a time: Arrow writes a page at a time, often a few hundred bytes."""

@@ -29,7 +29,7 @@ from catalogs.margins import MARGIN_ARCSEC, MarginWork, margins
 from catalogs.memory import KEYS as KEYS
 from catalogs.memory import Memory, recall, remember
 from catalogs.nested import publish_schema, publishable
-from catalogs.parquet import PARQUET
+from catalogs.parquet import PARQUET, published_options
 from catalogs.resolve import RESOLVED, Resolver
 from catalogs.schema import HEALPIX, HEALPIX_ORDER
 from catalogs.shard import read_shard
@@ -42,9 +42,6 @@ from galpipe.layout import Layout
 
 RESOLVED_FILE = "resolved.parquet"
 """Name of the file that says which rows of the shards were left out because another brick has the source (`catalogs.resolve`)."""
-
-ROW_GROUP = 65_536
-"""Rows per row group: an average partition is one, and a cone in a crowded one reads a part."""
 
 Members = tuple[tuple[Entry, int], ...]
 Progress = Callable[[int, int], None]
@@ -168,7 +165,7 @@ class _Making:
     def _write(self, catalog: str, pixel: HealpixPixel, table: pa.Table) -> None:
         path = partition_path(self.work.target / catalog, pixel)
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, path, row_group_size=ROW_GROUP, **PARQUET)
+        pq.write_table(table, path, **published_options(table.schema))
         self.now.count(catalog, pixel, table.num_rows)
 
     def partitions(self, progress: Progress | None) -> pa.Table:

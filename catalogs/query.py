@@ -1,117 +1,40 @@
-"""Ask a published catalog: read-only SQL through DuckDB, and cone and box searches.
+"""Ask a published catalog: read-only SQL, pieces of sky, ids, a user's table, look-alikes.
 
 Views: ``galaxies`` (a row per galaxy, every column), ``galaxies_clean`` (the science view), ``detections`` (primary ones, a row
 each), ``embeddings``, ``ledger``, ``outcomes`` and ``resolved`` (rows at the edges of bricks that another brick has too).
-"""
 
-# ruff: noqa: S608
-# every name and literal below goes through _identifier, _text or a number; what users write runs in a sandbox
+Results are Arrow tables with unit and description of each column in its metadata; `catalogs.formats` makes astropy and pandas tables
+and files of them.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-import astropy.units as u
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from astropy.coordinates import Latitude, Longitude
-from cdshealpix.nested import cone_search
 
-from catalogs.hats import version_folder
-from catalogs.inventory import outcomes_files, shard_files
+from catalogs.area import Area, Box, Cone, Coverage, Polygon, ranges_of_bricks, separation
+from catalogs.crossmatch import Match, match
 from catalogs.live import live_folder
-from catalogs.outcomes import empty
-from catalogs.partitions import RESOLVED_FILE
-from catalogs.resolve import RESOLVED
-from catalogs.schema import MOCK_REDSHIFT, NESTED, PARTITION_ORDER, UNSAFE_FLAGS
+from catalogs.nested import as_rows
+from catalogs.opening import live_source, published_source
+from catalogs.pushdown import Files, Wanted
+from catalogs.ranges import WHOLE_SKY
+from catalogs.statements import LedgerTable, Statements, nearest_name
+from catalogs.usertable import UserTable
 from catalogs.versions import as_of
+from catalogs.views import Source
 from galpipe.errors import ConfigurationError
 from galpipe.layout import Layout
 
-VIEWS = ("galaxies", "galaxies_clean", "detections", "embeddings", "ledger", "outcomes", "resolved")
+_BRICK_SHIFT, _BRICK_MASK = 22, (1 << 20) - 1
+"""Where a packed id has its brick: ``release << 42 | brickid << 22 | objid``."""
 
-_SEPARATION = (
-    "3600 * 2 * degrees(asin(sqrt(least(1.0, pow(sin(radians(dec - {dec}) / 2), 2)"
-    " + cos(radians(dec)) * cos(radians({dec})) * pow(sin(radians(ra - {ra}) / 2), 2)))))"
-)
-"""Great-circle distance in arcsec (haversine form, exact at small angles)."""
-
-LedgerTable = Callable[[], pa.Table]
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Parquet files of one version, or of the shards."""
-
-    files: tuple[Path, ...]
-    schema: pa.Schema
-    published: bool
-
-
-def _text(value: str | Path) -> str:
-    """A string literal of SQL."""
-    return "'" + str(value).replace("'", "''") + "'"
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _scan(files: Sequence[Path]) -> str:
-    return f"read_parquet([{', '.join(map(_text, files))}], hive_partitioning = false)"
-
-
-def _published(folder: Path) -> _Source:
-    files = tuple(sorted(folder.glob("dataset/Norder=*/Dir=*/Npix=*.parquet")))
-    schema = pq.read_schema(folder / "dataset" / "_common_metadata")
-    # of an empty version only the schema file is left, itself Parquet without rows
-    return _Source(files or (folder / "dataset" / "_common_metadata",), schema, True)
-
-
-def _live(layout: Layout, name: str) -> _Source:
-    files = tuple(path for _, path in shard_files(layout, name))
-    if not files:
-        raise ConfigurationError(f"shards of catalog {name!r}", "none", file=str(layout.catalog(name)))
-    return _Source(files, pq.read_schema(files[0]).remove_metadata(), False)
-
-
-def _galaxies(source: _Source, files: Sequence[Path]) -> str:
-    """SELECT of every column; published detections become a list of structs again."""
-    replaced = []
-    for item in source.schema:
-        if item.name in NESTED and pa.types.is_struct(item.type):
-            column = _identifier(item.name)
-            parts = [_identifier(part.name) for part in item.type]
-            fields = ", ".join(f"{part} := {column}.{part}[i]" for part in parts)
-            listed = f"list_transform(range(1, len({column}.{parts[0]}) + 1), lambda i: struct_pack({fields}))"
-            replaced.append(f"CASE WHEN {column}.{parts[0]} IS NULL THEN NULL ELSE {listed} END AS {column}")
-    star = f"* REPLACE ({', '.join(replaced)})" if replaced else "*"
-    return f"SELECT {star} FROM {_scan(files)}"
-
-
-def _clean(schema: pa.Schema) -> str:
-    hidden = [name for name in schema.names if name in NESTED or name.startswith(MOCK_REDSHIFT)]
-    flags = " AND ".join(f"NOT coalesce({flag}, false)" for flag in UNSAFE_FLAGS)
-    exclude = f" EXCLUDE ({', '.join(map(_identifier, hidden))})" if hidden else ""
-    return f"SELECT *{exclude} FROM galaxies WHERE {flags}"
-
-
-def _detections(source: _Source) -> str | None:
-    """A row per detection, beside the id of the stamp that it was found in; None for a catalog without detections."""
-    if "detections" not in source.schema.names:
-        return None
-    kind = source.schema.field("detections").type
-    names = [part.name for part in (kind if source.published else kind.value_type)]
-    column = "detections.{0}" if source.published else "list_transform(detections, lambda d: d.{0})"
-    unnested = ", ".join(f"unnest({column.format(_identifier(name))}) AS {_identifier(name)}" for name in names)
-    primary = " WHERE is_primary_detection" if "is_primary_detection" in names else ""
-    return f"SELECT * FROM (SELECT source_id AS stamp_source_id, {unnested} FROM {_scan(source.files)}){primary}"
+_MOST_BRICKS = 2000
+"""Bricks up to which ids are looked for in their areas; for more, reading every id is quicker."""
 
 
 class Catalog:
@@ -121,28 +44,18 @@ class Catalog:
     ----------
     layout : Layout
     name : str
-    source : _Source
+    source : Source
         From `open_catalog`.
     folders : sequence of Path
-        The only folders that SQL may read.
+        The only folders that SQL may read, first that of the version, or of the shards.
     ledger : callable, optional
         Gives the ledger's rows when a query names the view.
     """
 
-    def __init__(self, layout: Layout, name: str, source: _Source, folders: Sequence[Path], ledger: LedgerTable | None = None) -> None:
-        self._layout, self._name, self._source, self._ledger = layout, name, source, ledger
-        self._lazy: set[str] = set()
-        self._resolved = folders[0] / RESOLVED_FILE
-        self._connection = duckdb.connect(":memory:")
-        for setting in (
-            "python_enable_replacements = false",
-            "temp_directory = ''",
-            f"allowed_directories = [{', '.join(map(_text, folders))}]",
-            "enable_external_access = false",
-            "lock_configuration = true",
-        ):
-            self._connection.execute(f"SET {setting}")
-        self._create_views()
+    def __init__(self, layout: Layout, name: str, source: Source, folders: Sequence[Path], ledger: LedgerTable | None = None) -> None:
+        self._layout, self._name, self._source, self._folder = layout, name, source, folders[0]
+        self._files = Files(source.files)
+        self._statements = Statements(layout, name, source, folders, ledger)
 
     def __enter__(self) -> Catalog:
         return self
@@ -152,152 +65,144 @@ class Catalog:
 
     def close(self) -> None:
         """End the connection."""
-        self._connection.close()
+        self._statements.close()
 
     @property
     def schema(self) -> pa.Schema:
         """Columns as stored, with unit and description in each field's metadata."""
         return self._source.schema
 
-    def _create_views(self) -> None:
-        views = {"galaxies": _galaxies(self._source, self._source.files), "galaxies_clean": _clean(self._source.schema)}
-        views["detections"] = _detections(self._source) or "SELECT NULL::BIGINT AS stamp_source_id WHERE false"
-        if "embedding" in self._source.schema.names:
-            views["embeddings"] = "SELECT source_id, embedding FROM galaxies WHERE embedding IS NOT NULL"
-        for view, select in views.items():
-            self._connection.execute(f"CREATE VIEW {view} AS {select}")
+    def sql(self, query: str, within: Area | None = None) -> pa.Table:
+        """Run one SELECT on the views.
 
-    def _prepare(self, sql: str) -> None:
-        """Create the views that cost something only when a query names them."""
-        lazy = {"ledger": self._create_ledger, "outcomes": self._create_outcomes, "resolved": self._create_resolved}
-        for view, create in lazy.items():
-            if view not in self._lazy and re.search(rf"\b{view}\b", sql, re.IGNORECASE):
-                create()
-                self._lazy.add(view)
-
-    def _create_ledger(self) -> None:
-        if self._ledger is None:
-            raise ConfigurationError("a ledger under this root", "none", file=str(self._layout.ledger))
-        self._connection.register("ledger", self._ledger())
-
-    def _create_outcomes(self) -> None:
-        files = [path for _, path in outcomes_files(self._layout, self._name)]
-        if files:
-            self._connection.execute(f"CREATE VIEW outcomes AS SELECT * FROM {_scan(files)}")
-        else:
-            self._connection.register("outcomes", empty())
-
-    def _create_resolved(self) -> None:
-        if self._resolved.exists():
-            self._connection.execute(f"CREATE VIEW resolved AS SELECT * FROM {_scan([self._resolved])}")
-        else:
-            self._connection.register("resolved", RESOLVED.empty_table())
-
-    def sql(self, query: str) -> pa.Table:
-        """Run one SELECT.
+        Parameters
+        ----------
+        query : str
+        within : Area, optional
+            A piece of sky: ``galaxies`` and the views made of it, and ``outcomes``, then have its rows only.
 
         Raises
         ------
         ConfigurationError
             If the text is not one SELECT, names something unknown, or reaches for a file outside the catalog.
+        BadData
+            If a file of the catalog does not read; it is named.
         """
-        try:
-            statements = self._connection.extract_statements(query)
-        except duckdb.Error as error:
-            raise ConfigurationError("one SQL SELECT", str(error)) from error
-        kinds = [statement.type.name for statement in statements]
-        if kinds not in (["SELECT"], ["SELECT_STATEMENT"]):
-            raise ConfigurationError("one SQL SELECT, as a catalog is read-only", f"{', '.join(kinds) or 'nothing'}: {query!r}")
-        self._prepare(query)
-        return self._run(query)
+        return self._statements.run(query, within)
 
-    def _run(self, query: str) -> pa.Table:
-        try:
-            return self._described(_tidy(self._connection.sql(query).to_arrow_table()))
-        except duckdb.Error as error:
-            raise ConfigurationError(f"SQL on the views {VIEWS}", str(error)) from error
-
-    def _described(self, table: pa.Table) -> pa.Table:
-        """Put unit and description back on columns that came through unchanged."""
-        known = {item.name: item for item in self._source.schema}
-        fields = [
-            item.with_metadata(known[item.name].metadata) if item.name in known and item.type == known[item.name].type else item
-            for item in table.schema
-        ]
-        return table.cast(pa.schema(fields))
-
-    def cone(self, ra: float, dec: float, radius: float, columns: Sequence[str] = ()) -> pa.Table:
-        """Galaxies within an angle of a position, nearest first.
+    def within(self, area: Area, columns: Sequence[str] = ()) -> pa.Table:
+        """Galaxies in a piece of sky, sorted by ``source_id``.
 
         Parameters
         ----------
-        ra, dec, radius : float
-            Degrees, radius from 0 to 180.
+        area : Area
+            `Cone`, `Box`, `Polygon` or `Coverage`.
         columns : sequence of str
             Empty for all.
-
-        Returns
-        -------
-        pyarrow.Table
-            With ``separation`` (arcsec) as the last column.
 
         Raises
         ------
         ConfigurationError
-            If a number is out of range or a column is unknown.
+            If a column is unknown; the nearest is named.
+        BadData
+            If a file of the catalog does not read; it is named.
         """
-        if not (np.isfinite(ra) and abs(dec) <= 90 and 0 < radius <= 180):
-            raise ConfigurationError("RA, Dec within 90 deg and a radius of 0 to 180 deg", f"{ra}, {dec}, {radius}")
-        files = self._near(ra, dec, radius) if self._source.published else self._source.files
-        inside = _galaxies(self._source, files or self._source.files[:1])
-        distance = _SEPARATION.format(ra=float(ra), dec=float(dec))
-        query = f"SELECT {self._list(columns, 'separation')} FROM (SELECT *, {distance} AS separation FROM ({inside}))"
-        return self._run(f"{query} WHERE separation <= {float(radius) * 3600} ORDER BY separation, source_id")
+        wanted = Wanted(area.ranges(), lambda rows: area.inside(rows["ra"].to_numpy(), rows["dec"].to_numpy()))
+        return self._search(wanted, columns)
 
-    def _near(self, ra: float, dec: float, radius: float) -> tuple[Path, ...]:
-        """Partitions that a cone touches."""
-        center = Longitude(ra % 360.0, u.deg), Latitude(dec, u.deg)
-        pixels, _, _ = cone_search(*center, radius * u.deg, PARTITION_ORDER, flat=True)
-        wanted = {f"Npix={int(pixel)}.parquet" for pixel in pixels}
-        return tuple(path for path in self._source.files if path.name in wanted)
+    def cone(self, ra: float, dec: float, radius: float, columns: Sequence[str] = ()) -> pa.Table:
+        """Galaxies within an angle of a position (deg), nearest first, with ``separation`` (arcsec) as the last column."""
+        return self.nearest_first(Cone(ra, dec, radius), columns)
 
-    def _list(self, columns: Sequence[str], *more: str) -> str:
-        unknown = sorted(set(columns) - set(self._source.schema.names))
-        if unknown:
-            raise ConfigurationError(f"columns of catalog {self._name!r}", f"{unknown}")
-        return ", ".join(map(_identifier, [*columns, *more])) if columns else "*"
+    def nearest_first(self, cone: Cone, columns: Sequence[str] = ()) -> pa.Table:
+        """As `cone`."""
+        wanted = self._columns(columns)
+        found = self.within(cone, [*wanted, *(name for name in ("ra", "dec", "source_id") if name not in wanted)])
+        apart = separation(found["ra"].to_numpy(), found["dec"].to_numpy(), cone.ra, cone.dec)
+        item = pa.field("separation", pa.float64(), metadata={"unit": "arcsec", "description": "Distance to the cone's middle"})
+        order = np.lexsort([found["source_id"].to_numpy(), apart])
+        return found.select(wanted).append_column(item, pa.array(apart)).take(order)
 
     def box(self, ra: tuple[float, float], dec: tuple[float, float], columns: Sequence[str] = ()) -> pa.Table:
-        """Galaxies in a box; where ``ra[0] > ra[1]`` it runs over RA 0.
+        """Galaxies in a box (deg); where ``ra[0] > ra[1]`` it runs over RA 0. Lower edges are inside, upper ones are not."""
+        return self.within(Box(*ra, *dec), columns)
+
+    def polygon(self, vertices: Sequence[tuple[float, float]], columns: Sequence[str] = ()) -> pa.Table:
+        """Galaxies in a polygon of RA, Dec (deg) whose sides are great circles."""
+        return self.within(Polygon(tuple((float(ra), float(dec)) for ra, dec in vertices)), columns)
+
+    def moc(self, moc: str | Path, columns: Sequence[str] = ()) -> pa.Table:
+        """Galaxies in the cells of a MOC: a file (FITS or JSON), or text such as ``6/1-3 7/12``."""
+        return self.within(Coverage.read(str(moc)), columns)
+
+    def by_id(self, ids: Sequence[int], columns: Sequence[str] = ()) -> pa.Table:
+        """Galaxies by ``source_id``, sorted by it; unknown ids give no row.
+
+        A packed id says its brick, the brick its area; what is not found there, as the ids of stamps, is looked for everywhere.
+        """
+        wanted = np.unique(np.array([int(value) for value in ids], np.int64))
+        bricks = np.unique(wanted >> _BRICK_SHIFT & _BRICK_MASK)
+        near = ranges_of_bricks(bricks.tolist()) if len(bricks) <= _MOST_BRICKS else WHOLE_SKY
+        names = self._columns(columns)
+        inner = [*names, *(["source_id"] if "source_id" not in names else [])]
+        found = self._search(Wanted(near, ids=wanted), inner)
+        missing = np.setdiff1d(wanted, found["source_id"].to_numpy())
+        if len(missing):
+            found = pa.concat_tables([found, self._search(Wanted(WHOLE_SKY, ids=missing), inner)]).sort_by("source_id")
+        return found.select(names)
+
+    def match(self, user: UserTable, how: Match, columns: Sequence[str] = ()) -> pa.Table:
+        """The galaxies at the positions of a user's table: its columns, then the catalog's, then ``separation`` (arcsec).
 
         Parameters
         ----------
-        ra, dec : tuple of float
-            Degrees, lower edge inside, upper edge outside.
+        user : UserTable
+            From `catalogs.usertable.read_user_table` or `catalogs.usertable.UserTable.of`.
+        how : Match
+            Radius, and whether all galaxies within it or the nearest one.
         columns : sequence of str
-            Empty for all.
+            Of the catalog; empty for all.
         """
-        low, high = float(ra[0]), float(ra[1])
-        within = f"ra >= {low} {'AND' if low <= high else 'OR'} ra < {high}"
-        where = f"({within}) AND dec >= {float(dec[0])} AND dec < {float(dec[1])}"
-        return self._run(f"SELECT {self._list(columns)} FROM galaxies WHERE {where} ORDER BY source_id")
+        names = self._columns(columns)
 
-    def by_id(self, ids: Sequence[int], columns: Sequence[str] = ()) -> pa.Table:
-        """Galaxies by ``source_id``, sorted by it; unknown ids give no row."""
-        listed = ", ".join(str(int(value)) for value in ids) or "NULL"
-        return self._run(f"SELECT {self._list(columns)} FROM galaxies WHERE source_id IN ({listed}) ORDER BY source_id")
+        def search(wanted: Wanted) -> pa.Table:
+            return self._search(wanted, [*names, *(name for name in ("ra", "dec", "source_id") if name not in names)])
 
+        return match(user, how, search, names)
 
-def _tidy(table: pa.Table) -> pa.Table:
-    """DuckDB's 128-bit sums as int64, or float64 where they do not fit."""
-    for index, item in enumerate(table.schema):
-        if pa.types.is_decimal(item.type):
-            try:
-                column = pc.cast(table.column(index), pa.int64())
-            except pa.ArrowInvalid:
-                column = pc.cast(table.column(index), pa.float64())
-            table = table.set_column(index, item.name, column)
-    return table
+    def similar(self, source_id: int, n: int = 20, columns: Sequence[str] = ()) -> pa.Table:
+        """The galaxies that look most like one, nearest first, with ``distance`` (one minus the cosine of the embeddings, 0 to 2).
+
+        Uses the version's index, which is made the first time somebody asks (`catalogs.lookalikes`).
+        """
+        from catalogs.lookalikes import open_search, open_version
+
+        if self._folder.parent != self._layout.hats(self._name).resolve():
+            raise ConfigurationError("a published version for look-alikes", "the shards as they are now (--live)")
+        search = open_search(open_version(self._layout, self._name, int(self._folder.name[1:])))
+        near = search.like(search.embedding_of(source_id), n, without=source_id)
+        names = self._columns(columns)
+        rows = self.by_id(near["source_id"].to_pylist(), [*names, *(["source_id"] if "source_id" not in names else [])])
+        place = pc.index_in(near["source_id"].combine_chunks(), rows["source_id"].combine_chunks())
+        item = pa.field("distance", pa.float32(), metadata={"description": "One minus the cosine of the embeddings, 0 to 2"})
+        return rows.select(names).take(place).append_column(item, near["distance"])
+
+    def _search(self, wanted: Wanted, columns: Sequence[str]) -> pa.Table:
+        names = self._columns(columns)
+        inner = names if "source_id" in names else [*names, "source_id"]
+        schema = pa.schema([self._source.schema.field(name) for name in inner])
+        parts = [part.cast(schema) for part in self._files.read(wanted, inner)]
+        found = pa.concat_tables(parts).combine_chunks() if parts else schema.empty_table()
+        return as_rows(found.take(np.argsort(found["source_id"].to_numpy(), kind="stable")).select(names))
+
+    def _columns(self, columns: Sequence[str]) -> list[str]:
+        """Known columns, all for none."""
+        for name in columns:
+            if name not in self._source.schema.names:
+                nearest = nearest_name(name, self._source.schema.names)
+                hint = f"; the nearest is {nearest!r}" if nearest else ""
+                raise ConfigurationError(f"columns of catalog {self._name!r}", f"{name!r}{hint}")
+        return list(dict.fromkeys(columns)) or list(self._source.schema.names)
 
 
 def open_catalog(
@@ -325,17 +230,19 @@ def open_catalog(
     Raises
     ------
     ConfigurationError
-        If there is no such version, or no shard.
+        If there is no such version, no shard, or a newer galpipe wrote the version.
+    BadData
+        If a file of the version is gone.
     """
     if live and version is not None:
         raise ConfigurationError("a version or what is newer (--live)", "both")
     shards = layout.catalog(name)
     if not live:
-        folder = version_folder(layout, name, as_of(layout, name, version))
-        return Catalog(layout, name, _published(folder), [folder.resolve(), shards.resolve()], ledger)
+        source, folder = published_source(layout, name, as_of(layout, name, version))
+        return Catalog(layout, name, source, [folder, shards.resolve()], ledger)
     now = live_folder(layout, name, "all" if live is True else live)
     if now is None:
-        return Catalog(layout, name, _live(layout, name), [shards.resolve()], ledger)
-    source = _Source(now.files, now.schema, True)
+        return Catalog(layout, name, live_source(layout, name), [shards.resolve()], ledger)
+    source = Source(now.files, now.schema, True)
     now.last_as_long_as(source)
     return Catalog(layout, name, source, [now.path.resolve(), layout.hats(name).resolve(), shards.resolve()], ledger)

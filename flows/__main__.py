@@ -19,7 +19,7 @@ VERBS = {
     "run": "process",
     "stamps": "process",
     "publish": "process",
-    "query": "look",
+    "query": "query",
     "status": "books",
     "verify": "books",
     "ledger": "books",

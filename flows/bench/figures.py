@@ -83,6 +83,7 @@ BENCHES = {
     ),
     "loader": Bench("flows.bench.loader", "time of shuffled, augmented training batches from stores over that of reading the stores"),
     "memory": Bench("flows.bench.memory", "most memory of a worker that cuts and predicts a brick of 20,000 sources"),
+    "query": Bench("flows.bench.query", "LSDB's time for a cone of 1 arcmin on 10 million rows over ours; id look-ups"),
     "similar": Bench(
         "flows.bench.similar", "time of a look-alike search through every vector over one by the index, and the index's recall"
     ),

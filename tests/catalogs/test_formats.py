@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from astropy.table import Table
 
-from catalogs.formats import to_json, write_result
+from catalogs.formats import from_astropy, to_astropy, to_json, to_pandas, write_result
 from galpipe.errors import ConfigurationError
 from tests.catalogs.sky import UNITS, make_shard
 
@@ -85,6 +85,24 @@ def test_csv_leaves_nested_columns_out_and_says_so(tmp_path: Path, shard: pa.Tab
     notes = write_result(shard, tmp_path / "x.csv")
     assert sorted(note.split()[1] for note in notes) == ["'detections'", "'embedding'", "'z_mock_pdf'"]
     assert pacsv.read_csv(tmp_path / "x.csv")["source_id"].to_pylist() == shard["source_id"].to_pylist()
+
+
+def test_pandas_keeps_ids_whole_and_tells_units(shard: pa.Table) -> None:
+    table = shard.set_column(shard.column_names.index("ref_id"), "ref_id", pa.array([BIG, *[None] * 5], pa.int64()))
+    frame = to_pandas(table)
+    assert frame["ref_id"].tolist()[0] == BIG
+    assert frame["ref_id"].isna().tolist() == [False] + [True] * 5
+    assert frame.attrs["units"]["flux_g"] == "nanomaggy"
+    assert frame.attrs["descriptions"]["ra"] == "Right ascension, ICRS"
+
+
+def test_astropy_and_back(shard: pa.Table) -> None:
+    flat = shard.select(["source_id", "ra", "flux_g", "sga_id", "brick_primary", "bands_used", "embedding"])
+    back = from_astropy(to_astropy(flat))
+    for name in ("source_id", "ra", "flux_g", "sga_id", "brick_primary", "bands_used"):
+        assert back[name].to_pylist() == flat[name].to_pylist()
+    assert back["embedding"].to_pylist() == flat["embedding"].cast(pa.list_(pa.float32())).to_pylist()
+    assert back.schema.field("ra").metadata[b"unit"] == b"deg"
 
 
 @pytest.mark.parametrize("ending", [".parquet", ".csv", ".fits", ".vot", ".json"])
