@@ -22,6 +22,7 @@ __all__ = [
     "ASIDE",
     "FAULT_POINTS",
     "FORMER",
+    "Replace",
     "fault_point",
     "fsync_folder",
     "recover_folder",
@@ -29,6 +30,7 @@ __all__ = [
     "remove_folder",
     "replace_file",
     "replace_folder",
+    "replace_together",
     "sweep_asides",
     "write_bytes",
 ]
@@ -142,9 +144,9 @@ def replace_together() -> Iterator[Replace]:
             for _, synced in written.values():
                 synced.result()
             for aside, (final, _) in written.items():
-                fault_point("file.written")
+                fault_point("file.written", final)
                 os.replace(aside, final)
-                fault_point("file.renamed")
+                fault_point("file.renamed", final)
             for done in [pool.submit(fsync_folder, folder) for folder in {final.parent for final, _ in written.values()}]:
                 done.result()
         except OSError as error:

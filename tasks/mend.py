@@ -20,7 +20,7 @@ def sweep_catalog(layout: Layout, name: str) -> int:
         Entries that went.
     """
     folder = layout.catalog(name)
-    return sum(sweep_asides(place) for place in (folder, folder / "provenance", *folder.glob("provenance/*/")))
+    return sum(sweep_asides(place) for place in (folder, layout.recipes(name), folder / "provenance", *folder.glob("provenance/*/")))
 
 
 def close_run(layout: Layout, ledger: Ledger, name: str, run_id: str, status: str) -> None:

@@ -35,9 +35,10 @@ def test_half_written_records_go(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     identifier = record(layout, "main", {"unit": "x"})
     folder = layout.catalog("main") / "provenance" / f"{identifier % 1000:03d}"
-    for place in (layout.catalog("main"), folder, folder.parent):
+    for place in (layout.catalog("main"), layout.recipes("main"), folder, folder.parent):
+        place.mkdir(exist_ok=True)
         (place / f"{ASIDE}x.json.1-00").touch()
-    assert sweep_catalog(layout, "main") == 3
+    assert sweep_catalog(layout, "main") == 4
     assert not list(layout.catalog("main").rglob(f"{ASIDE}*"))
     assert describe(layout, "main", identifier)
 
