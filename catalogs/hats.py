@@ -25,7 +25,7 @@ from catalogs import inventory
 from catalogs.inventory import Inventory, StaleInventory
 from catalogs.partitions import Build, Built, build
 from catalogs.tiling import Limits
-from galpipe.commit import ASIDE, fault_point, fsync_folder, replace_folder
+from galpipe.commit import ASIDE, fault_point, fsync_folder, refusals, replace_folder
 from galpipe.errors import ConfigurationError, ResourceFailure
 from galpipe.layout import Layout
 
@@ -127,7 +127,7 @@ def one_publisher(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _LOG.info("another publisher is at work in %s: waiting", folder)
+            _LOG.warning("another publisher is at work in %s: waiting for it to end", folder)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
@@ -158,7 +158,7 @@ def publish(layout: Layout, name: str, progress: Callable[[int, int], None] | No
         If the disk is full, or shards keep changing while they are read.
     """
     folder = layout.hats(name)
-    with one_publisher(folder):
+    with refusals(folder), one_publisher(folder):
         for left in folder.glob(f"{ASIDE}*"):
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         for _ in range(_ATTEMPTS):
@@ -186,7 +186,7 @@ def _publish(layout: Layout, name: str, progress: Callable[[int, int], None] | N
         made = build(Build(layout, name, aside, previous, stock, limits), progress)
         inventory.save(stock, aside / INVENTORY, previous / INVENTORY if previous else None)
         _describe(aside, stock, version, made)
-    fault_point("publish.pointer")
+    fault_point("publish.pointer", final)
     _point(folder, version)
     return PublishResult(
         "published",

@@ -5,9 +5,11 @@ It ends by release, by expiry, or at once when the process that holds it is dead
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,12 @@ from galpipe.errors import ConfigurationError, ResourceFailure
 
 ROOT_LEASE = "the root folder"
 """Name of the lease that every run takes, and whoever removes what runs made."""
+
+
+_LOG = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+"""Time between two looks at a lease that another holds."""
 
 
 def lease_table(metadata: sa.MetaData) -> sa.Table:
@@ -38,7 +46,9 @@ def lease_table(metadata: sa.MetaData) -> sa.Table:
 def _born(pid: int) -> float | None:
     """When a process of this host started; None if there is none."""
     try:
-        return psutil.Process(pid).create_time()
+        process = psutil.Process(pid)
+        # one that was killed and whose parent has not looked yet writes no more
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
     except psutil.Error:
         return None
 
@@ -51,6 +61,39 @@ def _stale(held: sa.RowMapping) -> bool:
     # a pid is used again after a restart, so the start must agree too
     born = _born(held["pid"])
     return born is None or abs(born - held["born"]) > 2.0
+
+
+class Held(ConfigurationError):
+    """Another coordinator is at work."""
+
+
+def patiently(take: Callable[[], Lease], wait: float) -> Lease:
+    """Take a lease; while another coordinator holds it, say so and try again.
+
+    Parameters
+    ----------
+    take : callable
+        Takes the lease or raises `Held`.
+    wait : float
+        Seconds after which to give up; 0 to try once.
+
+    Raises
+    ------
+    Held
+        If it is still held then.
+    """
+    until, told = time.monotonic() + wait, False
+    while True:
+        try:
+            return take()
+        except Held as held:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise
+            if not told:
+                _LOG.warning("%s: waiting for it to end, for %.0f s at most", held.got, left)
+                told = True
+            time.sleep(min(POLL_SECONDS, left))
 
 
 @dataclass(frozen=True)
@@ -79,7 +122,7 @@ class Lease:
 
         Raises
         ------
-        ConfigurationError
+        Held
             If another coordinator holds it; the message names its host, process and expiry.
         """
         lease = cls(engine, table, name, owner, seconds)
@@ -97,7 +140,7 @@ class Lease:
         if not _stale(held):
             until = time.strftime("%H:%M:%S", time.localtime(held["expires"]))
             got = f"run {held['owner']!r} at work on it (host {held['host']}, process {held['pid']}, lease until {until})"
-            raise ConfigurationError(f"catalog {name!r} to be free", got)
+            raise Held(f"{name!r} to be free", got)
         # compare and swap: of two that see a stale lease, one takes it
         same = (table.c.name == name) & (table.c.owner == held["owner"]) & (table.c.expires == held["expires"])
         with engine.begin() as connection:

@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from catalogs import evidence
-from catalogs.lease import Lease, lease_table
+from catalogs.lease import Lease, lease_table, patiently
 from galpipe.commit import fault_point
 from galpipe.errors import ConfigurationError, ResourceFailure
 from galpipe.layout import Layout
@@ -144,6 +145,15 @@ class Ledger:
         """Close every connection."""
         self._engine.dispose()
 
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Turn the database's refusal to write, of a full disk say, into a ResourceFailure that names its file."""
+        try:
+            yield
+        except (SQLAlchemyError, OSError) as error:
+            reason = getattr(error, "orig", None) or error
+            raise ResourceFailure("a ledger that takes a row", str(reason), file=str(self._engine.url.database)) from error
+
     def record(self, receipts: Iterable[Receipt], run_id: str, name: str) -> int:
         """Write receipts, in one transaction; a later receipt of a unit and stage replaces the earlier.
 
@@ -167,13 +177,12 @@ class Ledger:
         now = time.time()
         # a batch must not hold a key twice: PostgreSQL refuses to update a row twice in one statement
         rows = {tuple(row[key] for key in _KEY): row for row in (_row(receipt, run_id, name, now) for receipt in receipts)}
-        fault_point("ledger.before")
-        try:
+        stages = ",".join(sorted({row["stage"] for row in rows.values()}))
+        with self._refusals():
+            fault_point("ledger.before", stages)
             with self._engine.begin() as connection:
                 self._upsert(connection, list(rows.values()))
-        except SQLAlchemyError as error:
-            raise ResourceFailure("a ledger that takes a row", str(error)) from error
-        fault_point("ledger.after")
+            fault_point("ledger.after", stages)
         return len(rows)
 
     def _upsert(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -262,15 +271,23 @@ class Ledger:
             batches = [pa.record_batch(list(map(list, zip(*part, strict=True))), schema=schema) for part in parts]
         return pa.Table.from_batches(batches, schema=schema)
 
+    def made_by(self, run_id: str, name: str) -> list[Unit]:
+        """Units whose rows a run made last, sorted."""
+        table = UNITS.c
+        wanted = sa.select(table.release, table.region, table.brick).where(table.run_id == run_id, table.name == name)
+        wanted = wanted.where(table.stage == "catalog", table.status == "done").order_by(table.release, table.region, table.brick)
+        with self._engine.connect() as connection:
+            return [Unit(*row) for row in connection.execute(wanted)]
+
     def start_run(self, run_id: str, name: str, settings: Mapping[str, Any]) -> None:
         """Note that a run began."""
         row = {"run_id": run_id, "name": name, "started": time.time(), "status": "running"}
-        with self._engine.begin() as connection:
+        with self._refusals(), self._engine.begin() as connection:
             connection.execute(sa.insert(RUNS).values(settings=json.dumps(settings, sort_keys=True), **row))
 
     def end_run(self, run_id: str, status: str) -> None:
         """Note how a run ended."""
-        with self._engine.begin() as connection:
+        with self._refusals(), self._engine.begin() as connection:
             connection.execute(sa.update(RUNS).where(RUNS.c.run_id == run_id).values(ended=time.time(), status=status))
 
     def runs(self, name: str) -> list[dict[str, Any]]:
@@ -279,9 +296,10 @@ class Ledger:
         with self._engine.connect() as connection:
             return [dict(row) | {"settings": json.loads(row["settings"])} for row in connection.execute(wanted).mappings()]
 
-    def lease(self, name: str, owner: str, seconds: float = 120.0) -> Lease:
-        """Take the right to work on a catalog: `catalogs.lease.Lease.acquire`."""
-        return Lease.acquire(self._engine, _LEASES, name, owner, seconds)
+    def lease(self, name: str, owner: str, seconds: float = 120.0, wait: float = 0.0) -> Lease:
+        """Take the right to work on a catalog: `catalogs.lease.Lease.acquire`; wait up to ``wait`` seconds while another has it."""
+        with self._refusals():
+            return patiently(lambda: Lease.acquire(self._engine, _LEASES, name, owner, seconds), wait)
 
     def rebuild(self, layout: Layout, name: str, run_id: str = "rebuild") -> int:
         """Make a catalog's rows again from its shards, outcomes and provenance records.

@@ -132,7 +132,7 @@ def build(work: Build, progress: Callable[[int, int], None] | None = None) -> Bu
     reasons = dict(sorted(Counter(told["reason"].to_pylist()).items()))
     made.describe()
     collect(work.target, work.name)
-    fault_point("publish.metadata")
+    fault_point("publish.metadata", work.target)
     rows, indexed, written = made.now.total(CATALOG), made.now.total(STAMPS), len(made.written)
     _check(work, rows, left_out(reasons))
     orders = Counter(int(pixel.order) for pixel in tiling.members)
@@ -184,7 +184,7 @@ class _Making:
                 self._write(CATALOG, pixel, rows)
                 self.written.add(pixel)
                 told.append(resolved)
-            fault_point("publish.partition")
+            fault_point("publish.partition", self.work.target)
             if progress:
                 progress(done, len(self.tiling.members))
         if linked and self.work.previous:
@@ -212,7 +212,7 @@ class _Making:
             else:
                 self._write(MARGIN, margin.pixel, _sorted(pa.concat_tables(margin.rows).cast(self.published)))
             counts[margin.unchanged] += 1
-            fault_point("publish.partition")
+            fault_point("publish.partition", self.work.target)
         return counts[False], counts[True]
 
     def stamps(self) -> None:

@@ -8,7 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from galpipe.lvm.folder import model_hash
 from galpipe.lvm.registry import model_folder
 from tasks.context import RunContext
 from tasks.recipe import remember_recipe
+from tasks.mend import close_killed, sweep_catalog
 
 KEEP = ("bricks", "stamps")
 
@@ -34,6 +35,10 @@ _LOG = logging.getLogger(__name__)
 
 LEASE_SECONDS = 120.0
 """How long a coordinator that died keeps others away, if they cannot see that its process is gone."""
+
+
+WAIT_SECONDS = 3600.0
+"""How long a run waits, unless told otherwise, for another one on its root to end."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,8 @@ class RunRequest:
         With ``check_remote``: ask for each brick's own list, however many there are.
     rebind : bool
         Let the catalog change its configuration or model; what differs is done again.
+    wait : float
+        Seconds to wait for another run on the root to end; 0 to be refused at once.
     keep : tuple of str or None
         What stays on disk after use; None keeps both for a region and neither for ``all``.
     settings : Settings
@@ -88,6 +95,7 @@ class RunRequest:
     check_files: bool = False
     quiet: bool = False
     rebind: bool = False
+    wait: float = WAIT_SECONDS
     keep: tuple[str, ...] | None = None
     settings: Settings = field(default_factory=Settings)
 
@@ -151,25 +159,34 @@ class RunRequest:
     def open_run(self) -> Iterator[OpenRun]:
         """Take the root's lease, bind the catalog's name, note the run; give the lease back at the end.
 
-        One coordinator works on a root at a time: catalogs of other names share its bricks and stamps.
+        One coordinator works on a root at a time: catalogs of other names share its bricks and stamps. While another does, this one
+        waits, for ``wait`` seconds at most; what is left to do is looked up afterwards.
 
         Raises
         ------
         ConfigurationError
-            If another coordinator is at work, or the name is bound to another configuration.
+            If another coordinator is still at work, or the name is bound to another configuration.
         """
         context, stop = self.context(new_run_id()), threading.Event()
-        with ledger_of(context.layout) as ledger, ledger.lease(ROOT_LEASE, context.run_id, LEASE_SECONDS) as lease, _renewed(lease, stop):
+        with (
+            ledger_of(context.layout) as ledger,
+            ledger.lease(ROOT_LEASE, context.run_id, LEASE_SECONDS, self.wait) as lease,
+            _renewed(lease, stop),
+        ):
             bind(context.layout, self.name, self.binding(context), switch=self.rebind)
             remember_recipe(context)
             # a lost ledger costs nothing but this
             ledger.restore(context.layout, self.name)
+            sweep_catalog(context.layout, self.name)
+            close_killed(context.layout, ledger, self.name, context.run_id)
             ledger.start_run(context.run_id, self.name, self.as_dict())
             write_bytes(context.layout.run_folder(context.run_id) / "request.json", json.dumps(self.as_dict(), indent=1).encode())
             try:
                 yield OpenRun(context, ledger, stop)
             except BaseException:
-                ledger.end_run(context.run_id, "failed")
+                # on a full disk this is refused too: the next run closes it
+                with suppress(ResourceFailure):
+                    ledger.end_run(context.run_id, "failed")
                 raise
 
     def binding(self, context: RunContext) -> Binding:
@@ -194,6 +211,7 @@ class RunRequest:
             "force": self.force,
             "check_remote": self.check_remote,
             "check_files": self.check_files,
+            "wait": self.wait,
             "keep": self.keep,
             "settings": self.settings.as_dict(),
         }

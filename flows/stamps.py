@@ -87,3 +87,5 @@ def _process(request: RunRequest, run: OpenRun, paths: list[Path], summary: Summ
 
         predict_stores(context, Arrivals(client, run.stop), waiting, count)
         summary.peak_memory = peak_memory(client)
+    # of workers that died while their unit went on elsewhere
+    sweep(context, waiting)

@@ -30,6 +30,7 @@ from tasks.publish import publish_catalog
 from tasks.remote import ask_source
 from tasks.report import with_report
 from tasks.tile import Engine, process_tile
+from tasks.workers import Stopped
 
 OPEN_TILES = 2
 
@@ -86,6 +87,8 @@ def survey(
         if units:
             sweep(context, units)
             _process(request, run, (source, changes), summary)
+            # of workers that died while their brick went on elsewhere
+            sweep(context, units)
         summary.check()
         if request.publish:
             summary.publication = publish_catalog(context)
@@ -123,7 +126,7 @@ def _process(request: RunRequest, run: OpenRun, source_and_changes: tuple[Releas
 
 
 def _all(tiles: Sequence[PrefectFuture[Any]]) -> None:
-    """Wait for every tile, so that none works on a closed cluster; then raise what the first one that failed raised."""
+    """Wait for every tile, so that none works on a closed cluster; then raise what the first one that failed by itself raised."""
     failures: list[Exception] = []
     for tile in tiles:
         try:
@@ -131,4 +134,4 @@ def _all(tiles: Sequence[PrefectFuture[Any]]) -> None:
         except Exception as error:
             failures.append(error)
     if failures:
-        raise failures[0]
+        raise next((error for error in failures if not isinstance(error, Stopped)), failures[0])

@@ -1,8 +1,6 @@
 """Write aside, then rename: the only way a product appears under its name.
 
-Named fault points lie between the steps, so that a test can kill the process inside each kind of write:
-``GALPIPE_FAULT=point`` or ``GALPIPE_FAULT=point:k`` (the k-th time it is passed, counted across processes by
-``GALPIPE_FAULT_DIR``) ends the whole process group as ``kill -9`` would.
+Named fault points (`galpipe.faults`) lie between the steps, so that a test can kill the process inside each kind of write.
 """
 
 from __future__ import annotations
@@ -10,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-import signal
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,22 +15,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from galpipe.errors import ResourceFailure
+from galpipe.faults import FAULT_POINTS, fault_point
 
-FAULT_POINTS = (
-    "download.part",
-    "download.verified",
-    "file.written",
-    "file.renamed",
-    "folder.written",
-    "folder.swapped",
-    "folder.renamed",
-    "ledger.before",
-    "ledger.after",
-    "publish.partition",
-    "publish.metadata",
-    "publish.pointer",
-)
-"""Every point at which `fault_point` is called."""
+__all__ = [
+    "ASIDE",
+    "FAULT_POINTS",
+    "FORMER",
+    "fault_point",
+    "fsync_folder",
+    "recover_folder",
+    "refusals",
+    "remove_folder",
+    "replace_file",
+    "replace_folder",
+    "sweep_asides",
+    "write_bytes",
+]
 
 ASIDE = ".aside-"
 """Marks unfinished products; whatever carries it may be deleted when no run is at work, but for `FORMER`."""
@@ -43,31 +40,6 @@ FORMER = ".old"
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-
-
-def fault_point(name: str) -> None:
-    """End the process group here when the environment asks for it.
-
-    Raises
-    ------
-    ValueError
-        If the name is not in `FAULT_POINTS`.
-    """
-    if name not in FAULT_POINTS:
-        raise ValueError(f"fault point must be one of {FAULT_POINTS}, got {name!r}")
-    wanted, _, count = os.environ.get("GALPIPE_FAULT", "").partition(":")
-    if wanted == name and _passes(name) == int(count or 1):
-        os.killpg(os.getpgrp(), signal.SIGKILL)
-
-
-def _passes(name: str) -> int:
-    folder = os.environ.get("GALPIPE_FAULT_DIR")
-    if not folder:
-        return 1
-    log = Path(folder) / name
-    with log.open("ab") as handle:
-        handle.write(b".")
-    return log.stat().st_size
 
 
 def _aside(final: Path) -> Path:
@@ -93,6 +65,21 @@ def _full_disk(final: Path, error: OSError) -> ResourceFailure:
 
 
 @contextmanager
+def refusals(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write into a ResourceFailure that names the file.
+
+    Raises
+    ------
+    ResourceFailure
+        For a full disk, a quota, a missing permission.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _full_disk(path, error) from error
+
+
+@contextmanager
 def replace_file(final: Path) -> Iterator[Path]:
     """Yield a path beside ``final`` to write to; rename it over ``final`` when the block ends well.
 
@@ -106,10 +93,10 @@ def replace_file(final: Path) -> Iterator[Path]:
         final.parent.mkdir(parents=True, exist_ok=True)
         yield aside
         _fsync_file(aside)
-        fault_point("file.written")
+        fault_point("file.written", final)
         os.replace(aside, final)
         fsync_folder(final.parent)
-        fault_point("file.renamed")
+        fault_point("file.renamed", final)
     except OSError as error:
         raise _full_disk(final, error) from error
     finally:
@@ -138,10 +125,10 @@ def replace_folder(final: Path) -> Iterator[Path]:
         for path in sorted(aside.rglob("*")):
             if path.is_file():
                 _fsync_file(path)
-        fault_point("folder.written")
+        fault_point("folder.written", final)
         _put_in_place(aside, final)
         fsync_folder(final.parent)
-        fault_point("folder.renamed")
+        fault_point("folder.renamed", final)
     except OSError as error:
         raise _full_disk(final, error) from error
     finally:
@@ -152,12 +139,12 @@ def replace_folder(final: Path) -> Iterator[Path]:
 def _put_in_place(aside: Path, final: Path) -> None:
     """Give ``final`` the content of ``aside``; what it had before, if anything, lies under ``aside`` afterwards."""
     if _exchange(aside, final):
-        fault_point("folder.swapped")
+        fault_point("folder.swapped", final)
     elif final.exists():
         _rename_twice(aside, final)
     else:
         os.rename(aside, final)
-        fault_point("folder.swapped")
+        fault_point("folder.swapped", final)
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -173,7 +160,7 @@ def _rename_twice(aside: Path, final: Path) -> None:
     old = final.parent / f"{aside.name}{FORMER}"
     os.rename(final, old)
     try:
-        fault_point("folder.swapped")
+        fault_point("folder.swapped", final)
         os.rename(aside, final)
     except BaseException:
         os.rename(old, final)

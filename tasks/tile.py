@@ -17,6 +17,7 @@ from typing import Any
 from distributed import Client
 
 from galpipe.commit import remove_folder
+from galpipe.errors import ResourceFailure
 from galpipe.survey.releases import Release
 from galpipe.survey.remote import Limiter
 from galpipe.unit import Receipt, Unit
@@ -90,6 +91,7 @@ class _Pipeline:
     def handle(self, receipt: Receipt) -> None:
         """Record a receipt and send its brick on, or take it out of flight."""
         engine = self.engine
+        check_disk(receipt)
         self.last[receipt.unit] = receipt
         if receipt.status != "done":
             record_without_rows(engine.context, receipt)
@@ -122,6 +124,19 @@ class _Pipeline:
                 continue
             self.fetch_next()
         return list(self.last.values())
+
+
+def check_disk(receipt: Receipt) -> None:
+    """Stop where the disk took no more: every brick that follows would be fetched in vain. The brick stays to be done.
+
+    Raises
+    ------
+    ResourceFailure
+        Naming the brick and the file.
+    """
+    # a lost worker or a lack of memory names no file: those are the brick's own
+    if receipt.status == "resource" and receipt.file:
+        raise ResourceFailure("a disk that takes the run's products", receipt.reason, unit=str(receipt.unit), file=receipt.file)
 
 
 def discard(context: RunContext, receipt: Receipt) -> None:
@@ -183,6 +198,7 @@ def predict_stores(context: RunContext, arrivals: Arrivals, units: Sequence[Unit
         except queue.Empty:
             continue
         in_flight -= 1
+        check_disk(receipt)
         if receipt.status != "done":
             record_without_rows(context, receipt)
         on_receipt(receipt)

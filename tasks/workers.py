@@ -24,6 +24,10 @@ NO_WORKER_SECONDS = 300.0
 Work = Callable[[RunContext, Unit], Receipt]
 
 
+class Stopped(ResourceFailure):
+    """The run was stopped from elsewhere: not the reason, which another one tells."""
+
+
 def predicting_workers(client: Client) -> int:
     """Workers that have the resource inference asks for."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
@@ -74,11 +78,11 @@ class Arrivals:
             If none came for `POLL_SECONDS` but somebody is at work.
         RemoteFailure
             If the scheduler is gone, or no worker has been there for `NO_WORKER_SECONDS`.
-        ResourceFailure
+        Stopped
             If the run was stopped.
         """
         if self._stop.is_set():
-            raise ResourceFailure("the run to go on", "it was stopped: the lease was lost or another tile failed")
+            raise Stopped("the run to go on", "it was stopped: the lease was lost or another tile failed")
         try:
             found = self._events.get(timeout=POLL_SECONDS)
         except queue.Empty:

@@ -83,6 +83,7 @@ BENCHES = {
     "similar": Bench(
         "flows.bench.similar", "time of a look-alike search through every vector over one by the index, and the index's recall"
     ),
+    "kills": Bench("flows.bench.kills", "kills of coordinator, worker and both that a run survives with equal rows, per stage"),
     "overhead": Bench("flows.bench.overhead", "wall time of the catalog stage of a brick over that of the bare model"),
 }
 

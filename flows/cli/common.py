@@ -37,6 +37,15 @@ config_option = click.option(
     "--config", type=click.Path(path_type=Path, dir_okay=False), help="TOML file with [fetch] [cut] [selection] [infer] [cluster]."
 )
 
+wait_option = click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=3600,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for another run on this root to end; 0: not at all.",
+)
+
 
 def clean(value: Any) -> Any:
     """A value as JSON may hold it: NaN as null, 64-bit integers as strings."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from flows.cli.common import config_option, emit, finish, human_bytes, json_option, name_option, root_option, say, verb
+from flows.cli.common import config_option, emit, finish, human_bytes, json_option, name_option, root_option, say, verb, wait_option
 from flows.prefect_home import configure_prefect
 from flows.progress import ProgressBoard, duration
 
@@ -56,6 +56,7 @@ def summary_text(result: dict[str, Any]) -> str:
 @click.option("--check-remote", is_flag=True, help="Ask the release, by its checksum lists, whether files of finished bricks changed.")
 @click.option("--check-files", is_flag=True, help="The same, with each brick's own list however many bricks: one request each.")
 @click.option("--switch", is_flag=True, help="Let the catalog change its configuration or model.")
+@wait_option
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @json_option
 @verb
@@ -73,6 +74,7 @@ def run(
     check_remote: bool,
     check_files: bool,
     switch: bool,
+    wait: float,
     dry_run: bool,
     as_json: bool,
 ) -> None:  # one parameter per option of the command line
@@ -89,6 +91,7 @@ def run(
         "check_files": check_files,
         "keep": kept,
         "rebind": switch,
+        "wait": wait,
         "settings": settings,
     }
     # a run asks the release itself
@@ -251,13 +254,16 @@ def _demo_query(root: Path) -> str:
 @config_option
 @click.option("--publish/--no-publish", default=True, show_default=True)
 @click.option("--switch", is_flag=True, help="Let the catalog change its configuration or model.")
+@wait_option
 @json_option
 @verb
-def stamps(files: tuple[Path, ...], root: Path, name: str, config: Path | None, publish: bool, switch: bool, as_json: bool) -> None:
+def stamps(
+    files: tuple[Path, ...], root: Path, name: str, config: Path | None, publish: bool, switch: bool, wait: float, as_json: bool
+) -> None:
     """Predict stamps that already exist: FITS cubes, Stein-layout HDF5, npz, images, or folders of them."""
     from galpipe.config import load_settings
 
-    options = {"publish": publish, "rebind": switch, "settings": load_settings(config).as_dict()}
+    options = {"publish": publish, "rebind": switch, "wait": wait, "settings": load_settings(config).as_dict()}
     configure_prefect(root.absolute())
     from flows.stamps import stamps_flow
 

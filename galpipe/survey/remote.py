@@ -218,7 +218,7 @@ def _accept(part: Path, final: Path) -> None:
     with full_disk(part):
         with part.open("rb") as handle:
             os.fsync(handle.fileno())
-        fault_point("download.verified")
+        fault_point("download.verified", final)
         part.replace(final)
         fsync_folder(final.parent)
 

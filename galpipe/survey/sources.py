@@ -119,8 +119,8 @@ class FolderSource:
                 for chunk in iter(lambda: source.read(CHUNK), b""):
                     with full_disk(part):
                         write_all(target, chunk)
+                        fault_point("download.part", part)
                     digest.update(chunk)
-                    fault_point("download.part")
                 written = target.tell()
         return Downloaded(digest.hexdigest(), written, *_validators(state), str(origin))
 

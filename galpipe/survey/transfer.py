@@ -193,8 +193,8 @@ def store(chunks: Iterator[bytes], part: Path, start: int, said: Validator) -> D
         for chunk in chunks:
             with full_disk(part):
                 write_all(handle, chunk)
+                fault_point("download.part", part)
             digest.update(chunk)
-            fault_point("download.part")
         return Downloaded(digest.hexdigest(), handle.tell(), said.etag, said.last_modified, said.url)
 
 

@@ -1,0 +1,49 @@
+"""What a killed run left, put in order by the next one; called by whoever holds the root's lease."""
+
+from __future__ import annotations
+
+from catalogs.ledger import Ledger
+from catalogs.provenance import record_run
+from catalogs.shard import read_shard_meta
+from galpipe.commit import sweep_asides
+from galpipe.layout import Layout
+
+RUNNING, KILLED = "running", "killed"
+
+
+def sweep_catalog(layout: Layout, name: str) -> int:
+    """Delete half-written files of a catalog that belong to no brick: bindings, provenance records, lists of runs.
+
+    Returns
+    -------
+    int
+        Entries that went.
+    """
+    folder = layout.catalog(name)
+    return sum(sweep_asides(place) for place in (folder, folder / "provenance", *folder.glob("provenance/*/")))
+
+
+def close_killed(layout: Layout, ledger: Ledger, name: str, own: str) -> list[str]:
+    """Close runs of a catalog that never ended, and note which rows they made: a run notes its own only when it ends.
+
+    Parameters
+    ----------
+    layout : Layout
+    ledger : Ledger
+    name : str
+    own : str
+        The run that is at work, which stays open.
+
+    Returns
+    -------
+    list of str
+        The runs that were closed.
+    """
+    closed = [run["run_id"] for run in ledger.runs(name) if run["status"] == RUNNING and run["run_id"] != own]
+    for run_id in closed:
+        shards = [layout.shard(unit, name) for unit in ledger.made_by(run_id, name)]
+        identifiers = [read_shard_meta(shard).provenance_id for shard in shards if shard.exists()]
+        if identifiers:
+            record_run(layout, name, run_id, identifiers)
+        ledger.end_run(run_id, KILLED)
+    return closed

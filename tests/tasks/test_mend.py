@@ -1,0 +1,41 @@
+"""What a killed run left is put in order by the next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from catalogs.ledger import ledger_of
+from catalogs.provenance import describe, record
+from catalogs.shard import read_shard_meta
+from galpipe.commit import ASIDE
+from galpipe.layout import Layout
+from galpipe.unit import Receipt
+from tasks.mend import close_killed, sweep_catalog
+from tests.catalogs.sky import UNITS, write_brick
+
+
+def test_the_rows_of_a_killed_run_are_known_as_its_own(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    write_brick(layout, UNITS[0], 5)
+    identifier = read_shard_meta(layout.shard(UNITS[0], "main")).provenance_id
+    with ledger_of(layout) as ledger:
+        for run_id in ("killed", "own"):
+            ledger.start_run(run_id, "main", {})
+        ledger.record([Receipt(UNITS[0], "catalog", "done"), Receipt(UNITS[1], "catalog", "done")], "killed", "main")
+        assert close_killed(layout, ledger, "main", "own") == ["killed"]
+        assert {run["run_id"]: run["status"] for run in ledger.runs("main")} == {"killed": "killed", "own": "running"}
+        assert close_killed(layout, ledger, "main", "own") == []
+    record_of = layout.catalog("main") / "provenance" / "runs" / "killed.parquet"
+    assert record_of.exists()
+    assert identifier == 4242
+
+
+def test_half_written_records_go(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    identifier = record(layout, "main", {"unit": "x"})
+    folder = layout.catalog("main") / "provenance" / f"{identifier % 1000:03d}"
+    for place in (layout.catalog("main"), folder, folder.parent):
+        (place / f"{ASIDE}x.json.1-00").touch()
+    assert sweep_catalog(layout, "main") == 3
+    assert not list(layout.catalog("main").rglob(f"{ASIDE}*"))
+    assert describe(layout, "main", identifier)
