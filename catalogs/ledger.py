@@ -327,14 +327,16 @@ class Ledger:
     def restore(self, layout: Layout, name: str) -> int:
         """`rebuild`, if this ledger knows nothing of a catalog that has files: it was lost, or is a new database.
 
+        A ledger that knows of a run was there when the files were written: what it lacks was not finished.
+
         Returns
         -------
         int
             Rows found; 0 where nothing was amiss.
         """
-        wanted = sa.select(UNITS.c.brick).where(UNITS.c.name == name).limit(1)
+        of_name = (sa.select(UNITS.c.brick).where(UNITS.c.name == name), sa.select(RUNS.c.run_id).where(RUNS.c.name == name))
         with self._engine.connect() as connection:
-            known = connection.execute(wanted).first() is not None
+            known = any(connection.execute(wanted.limit(1)).first() is not None for wanted in of_name)
         return 0 if known or not evidence.is_there(layout, name) else self.rebuild(layout, name, "restore")
 
 

@@ -22,12 +22,12 @@ from catalogs.ledger import Ledger, ledger_of
 from galpipe.code_version import code_version
 from galpipe.commit import write_bytes
 from galpipe.config import FetchSettings, Settings, settings_from
-from galpipe.errors import ConfigurationError, ResourceFailure
+from galpipe.errors import ConfigurationError, GalpipeError, ResourceFailure
 from galpipe.lvm.folder import model_hash
 from galpipe.lvm.registry import model_folder
 from tasks.context import RunContext
+from tasks.mend import close_killed, close_run, sweep_catalog
 from tasks.recipe import remember_recipe
-from tasks.mend import close_killed, sweep_catalog
 
 KEEP = ("bricks", "stamps")
 
@@ -184,9 +184,9 @@ class RunRequest:
             try:
                 yield OpenRun(context, ledger, stop)
             except BaseException:
-                # on a full disk this is refused too: the next run closes it
-                with suppress(ResourceFailure):
-                    ledger.end_run(context.run_id, "failed")
+                # on a full disk this is refused too, and a shard may be damaged: the next run closes it
+                with suppress(GalpipeError):
+                    close_run(context.layout, ledger, self.name, context.run_id, "failed")
                 raise
 
     def binding(self, context: RunContext) -> Binding:

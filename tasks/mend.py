@@ -23,8 +23,30 @@ def sweep_catalog(layout: Layout, name: str) -> int:
     return sum(sweep_asides(place) for place in (folder, folder / "provenance", *folder.glob("provenance/*/")))
 
 
+def close_run(layout: Layout, ledger: Ledger, name: str, run_id: str, status: str) -> None:
+    """Note which rows a run made that did not come to its end, and how it ended.
+
+    Parameters
+    ----------
+    layout : Layout
+    ledger : Ledger
+    name : str
+    run_id, status : str
+
+    Raises
+    ------
+    ResourceFailure
+        If the disk or the ledger refuses; the next run will close it then.
+    """
+    shards = [layout.shard(unit, name) for unit in ledger.made_by(run_id, name)]
+    identifiers = [read_shard_meta(shard).provenance_id for shard in shards if shard.exists()]
+    if identifiers:
+        record_run(layout, name, run_id, identifiers)
+    ledger.end_run(run_id, status)
+
+
 def close_killed(layout: Layout, ledger: Ledger, name: str, own: str) -> list[str]:
-    """Close runs of a catalog that never ended, and note which rows they made: a run notes its own only when it ends.
+    """Close the runs of a catalog that never ended: a run notes the rows it made only when it ends.
 
     Parameters
     ----------
@@ -41,9 +63,5 @@ def close_killed(layout: Layout, ledger: Ledger, name: str, own: str) -> list[st
     """
     closed = [run["run_id"] for run in ledger.runs(name) if run["status"] == RUNNING and run["run_id"] != own]
     for run_id in closed:
-        shards = [layout.shard(unit, name) for unit in ledger.made_by(run_id, name)]
-        identifiers = [read_shard_meta(shard).provenance_id for shard in shards if shard.exists()]
-        if identifiers:
-            record_run(layout, name, run_id, identifiers)
-        ledger.end_run(run_id, KILLED)
+        close_run(layout, ledger, name, run_id, KILLED)
     return closed

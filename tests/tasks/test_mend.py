@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from catalogs.ledger import ledger_of
 from catalogs.provenance import describe, record
 from catalogs.shard import read_shard_meta
@@ -25,9 +27,8 @@ def test_the_rows_of_a_killed_run_are_known_as_its_own(tmp_path: Path) -> None:
         assert close_killed(layout, ledger, "main", "own") == ["killed"]
         assert {run["run_id"]: run["status"] for run in ledger.runs("main")} == {"killed": "killed", "own": "running"}
         assert close_killed(layout, ledger, "main", "own") == []
-    record_of = layout.catalog("main") / "provenance" / "runs" / "killed.parquet"
-    assert record_of.exists()
-    assert identifier == 4242
+    noted = pq.read_table(layout.catalog("main") / "provenance" / "runs" / "killed.parquet")
+    assert noted["provenance_id"].to_pylist() == [identifier]
 
 
 def test_half_written_records_go(tmp_path: Path) -> None:
@@ -39,3 +40,17 @@ def test_half_written_records_go(tmp_path: Path) -> None:
     assert sweep_catalog(layout, "main") == 3
     assert not list(layout.catalog("main").rglob(f"{ASIDE}*"))
     assert describe(layout, "main", identifier)
+
+
+def test_a_shard_of_an_unfinished_brick_is_not_taken_for_done(tmp_path: Path) -> None:
+    """A run died between writing its first shard and recording it: the ledger was not lost, the brick is to be done again."""
+    layout = Layout(tmp_path)
+    write_brick(layout, UNITS[0], 5)
+    with ledger_of(layout) as ledger:
+        ledger.start_run("killed", "main", {})
+        assert ledger.restore(layout, "main") == 0
+        assert not ledger.done("catalog", "main")
+    layout.ledger.unlink()
+    with ledger_of(layout) as ledger:
+        assert ledger.restore(layout, "main") == 1
+        assert UNITS[0] in ledger.done("catalog", "main")
