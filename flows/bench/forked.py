@@ -196,9 +196,8 @@ def _coordinate(arguments: RunArguments, place: Path) -> None:
 
 
 def _survey(arguments: RunArguments) -> dict[str, Any]:
-    import flows.survey as module
-
-    connect: Any = module.connect
+    module: Any = import_module("flows.survey")
+    connect = module.connect
     for name, value in list(vars(module).items()):
         if hasattr(value, "fn") and hasattr(value, "submit"):
             setattr(module, name, _Plain(value.fn))
@@ -210,9 +209,9 @@ def _survey(arguments: RunArguments) -> dict[str, Any]:
                 client.register_plugin(_noting_plugin())
             yield client
 
-    setattr(module, "connect", noted)
-    survey: Any = module.survey
-    answer: dict[str, Any] = getattr(survey, "fn", survey)(arguments.release, arguments.region, str(arguments.root), "main", arguments.options)
+    module.connect = noted
+    survey = getattr(module.survey, "fn", module.survey)
+    answer: dict[str, Any] = survey(arguments.release, arguments.region, str(arguments.root), "main", arguments.options)
     return answer
 
 

@@ -37,14 +37,17 @@ def test_the_second_waits_and_says_for_whom(tmp_path: Path, caplog: pytest.LogCa
         with caplog.at_level(logging.WARNING), ledger.lease("root", "second", wait=60):
             assert over.is_set()
         (told,) = caplog.messages
-    assert f"run 'first' at work on it (host" in told and f"process {os.getpid()}" in told
+    assert "run 'first' at work on it (host" in told and f"process {os.getpid()}" in told
     assert "waiting for it to end, for 60 s at most" in told
 
 
 def test_the_wait_is_bounded(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "ledger.sqlite") as ledger, ledger.lease("root", "first"):
-        with pytest.raises(Held, match="expected 'root' to be free, got run 'first' at work on it"):
-            ledger.lease("root", "second", wait=0.05)
+    with (
+        Ledger(tmp_path / "ledger.sqlite") as ledger,
+        ledger.lease("root", "first"),
+        pytest.raises(Held, match="expected 'root' to be free, got run 'first' at work on it"),
+    ):
+        ledger.lease("root", "second", wait=0.05)
 
 
 def test_a_killed_coordinator_whose_parent_did_not_look_holds_nothing(tmp_path: Path) -> None:

@@ -5,19 +5,22 @@ The complete set of kills is ``galpipe bench kills``; here is a quick one.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from catalogs.hats import CURRENT
+from catalogs.hats import CURRENT, publish
 from flows.bench.forked import WarmProcess
-from flows.bench.kills import SPEC, Kill, Proof, at_events, at_points, differences, figures, small_model, state
+from flows.bench.kills import SPEC, Proof, at_events, at_points, differences, figures, small_model, state
 from galpipe import faults
+from galpipe.errors import ResourceFailure
 from galpipe.faults import FAULT_POINTS, Pass
 from galpipe.layout import Layout
 from galpipe.mock.release import make_release
@@ -59,22 +62,30 @@ def test_an_unbroken_run_passes_every_point(unbroken: tuple[Path, list[Pass]], e
     assert sum(name.startswith("ledger/") for name in expected) == 3
 
 
-def chosen(unbroken: tuple[Path, list[Pass]], brick: str) -> list[Kill]:
-    """Every point once, killing both; the coordinator and the worker where the other would go on alone."""
-    root, passed = unbroken
-    points = {kill.at.point: kill for kill in at_points(root, passed, brick, ("both",))}
-    alone = at_events(passed, brick, (1, 3), ("coordinator",)) + at_events(passed, brick, (2,), ("worker",))
-    in_worker = [kill for kill in at_points(root, passed, brick, ("worker", "coordinator")) if kill.stage == "catalog"]
-    return [*points.values(), *alone, *(kill for kill in in_worker if kill.at.point == "file.written")]
+@pytest.mark.parametrize("point", FAULT_POINTS)
+def test_killed_at_every_point(proof: Proof, unbroken: tuple[Path, list[Pass]], expected: dict[str, Any], brick: str, point: str) -> None:
+    """Coordinator and worker die at once, at the last stage that passes the point."""
+    kill = [kill for kill in at_points(*unbroken, brick, ("both",)) if kill.at.point == point][-1]
+    outcome = proof.attempt(kill, expected)
+    assert outcome.equal, str(outcome)
 
 
-def test_killed_at_every_point(proof: Proof, unbroken: tuple[Path, list[Pass]], expected: dict[str, Any], brick: str) -> None:
-    """A worker's death does not end the run; what it left half-written is gone at the end."""
-    outcomes = [proof.attempt(kill, expected) for kill in chosen(unbroken, brick)]
-    assert [str(outcome) for outcome in outcomes if not outcome.equal] == []
-    assert {outcome.kill.at.point for outcome in outcomes} == set(FAULT_POINTS)
-    total = figures(outcomes)[-1]
-    assert (total.value, total.what.split()[0]) == (1.0, str(len(outcomes)))
+@pytest.mark.parametrize(("event", "whom"), [(1, "coordinator"), (2, "worker"), (3, "coordinator")])
+def test_killed_after_an_event(
+    proof: Proof, unbroken: tuple[Path, list[Pass]], expected: dict[str, Any], brick: str, event: int, whom: str
+) -> None:
+    (kill,) = at_events(unbroken[1], brick, (event,), (whom,))
+    outcome = proof.attempt(kill, expected)
+    assert outcome.equal, str(outcome)
+    assert figures([outcome])[-1].value == 1.0
+
+
+@pytest.mark.parametrize("whom", ["coordinator", "worker"])
+def test_killed_inside_a_worker(proof: Proof, unbroken: tuple[Path, list[Pass]], expected: dict[str, Any], brick: str, whom: str) -> None:
+    """A worker's death does not end the run, and what it left half-written is gone at the end; an orphan harms nothing."""
+    kill = next(kill for kill in at_points(*unbroken, brick, (whom,)) if (kill.at.point, kill.stage) == ("file.written", "catalog"))
+    outcome = proof.attempt(kill, expected)
+    assert outcome.equal, str(outcome)
 
 
 def test_what_is_lost_or_doubled_is_seen(unbroken: tuple[Path, list[Pass]], expected: dict[str, Any], tmp_path: Path) -> None:
@@ -143,25 +154,40 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_a_disk_that_fills_up(proof: Proof, expected: dict[str, Any], brick: str, small_disk: Path) -> None:
-    """Room for a part of the files, for all but the store, for all but the catalog, and then for everything."""
-    root, ballast = small_disk / "root", small_disk / "ballast"
-    for room in (6_000_000, 17_500_000, 18_000_000):
-        fill(small_disk, ballast, room)
-        ended = proof.warm.run(proof.arguments(root, brick), small_disk.with_name("log"))
-        if ended.status:
-            refused(ended.result, root)
-            shutil.rmtree(root)
-    ballast.unlink()
-    ended = proof.warm.run(proof.arguments(root, brick), small_disk.with_name("log"))
-    assert ended.status == 0, ended.log[-2000:]
+def used(folder: Path) -> int:
+    """Bytes below a folder on a disk of 4 kB pages."""
+    return sum(-(-path.stat().st_size // 4096) * 4096 for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def test_a_disk_that_fills_up(
+    proof: Proof, unbroken: tuple[Path, list[Pass]], expected: dict[str, Any], brick: str, small_disk: Path
+) -> None:
+    """Room for a part of the files, for all of them, for nearly everything; the same root each time, and then room enough."""
+    root, log = small_disk / "root", small_disk.with_name("log")
+    files, everything = used(unbroken[0] / "bricks"), used(unbroken[0])
+    unpublished = proof.arguments(root, brick)
+    unpublished = replace(unpublished, options={**unpublished.options, "publish": False})
+    for capacity in (files // 3, files + 60_000, everything - used(unbroken[0] / "hats") - 30_000):
+        with room_for(small_disk, capacity):
+            ended = proof.warm.run(unpublished, log)
+        assert ended.status == 1
+        refused(ended.result, root)
+    assert proof.warm.run(unpublished, log).status == 0
+    layout = Layout(root)
+    with room_for(small_disk, used(root) + 20_000), pytest.raises(ResourceFailure, match=r"hats/main\S*: expected room to write"):
+        publish(layout, "main")
+    assert [path.name for path in layout.hats("main").iterdir() if path.name[0] != "."] == []
+    assert publish(layout, "main").status == "published"
     assert list(differences(root, expected)) == []
 
 
-def fill(disk: Path, ballast: Path, room: int) -> None:
-    """Leave ``room`` bytes on a disk."""
-    ballast.unlink(missing_ok=True)
-    size = shutil.disk_usage(disk).free - room
+@contextmanager
+def room_for(disk: Path, capacity: int) -> Iterator[None]:
+    """Fill a disk so that it is one of ``capacity`` bytes."""
+    ballast = disk / "ballast"
     with ballast.open("wb") as handle:
-        for _ in range(size // 1_000_000):
-            handle.write(bytes(1_000_000))
+        os.posix_fallocate(handle.fileno(), 0, shutil.disk_usage(disk).total - capacity)
+    try:
+        yield
+    finally:
+        ballast.unlink()
