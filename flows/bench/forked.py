@@ -233,7 +233,7 @@ class _Plain:
 def _noting_plugin() -> Any:
     from distributed import WorkerPlugin
 
-    class Noting(WorkerPlugin):  # type: ignore[misc]
+    class Noting(WorkerPlugin):
         """Has every worker, those that take a dead one's place too, say that it is one."""
 
         def setup(self, worker: object) -> None:
