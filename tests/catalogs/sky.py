@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from catalogs.provenance import provenance_id, record
 from catalogs.schema import OPTICAL
 from catalogs.shard import ShardMeta, write_shard
 from galpipe.columns import Column
+from galpipe.config import Settings
 from galpipe.layout import Layout
 from galpipe.survey.bricks import brick_by_name
 from galpipe.survey.tractor import subset_schema
@@ -99,7 +101,9 @@ def _detection(row: int, index: int) -> dict[str, float | int | bool]:
 def inputs_of(unit: Unit, seed: int = 0) -> dict[str, object]:
     """What a fake brick was made from, as its provenance record says."""
     files = {f"tractor-{unit.brick}.fits": f"{seed:064x}"}
-    return {"unit": str(unit), "files": files, "absent": [], "model": "mini", "code": "fake"}
+    settings = Settings()
+    how = {"cut": asdict(settings.cut), "selection": settings.selection.identity(), "infer": {"batch": settings.infer.batch}}
+    return {"unit": str(unit), "files": files, "absent": [], **how, "model": "mini", "code": "fake"}
 
 
 def make_shard(unit: Unit, rows: int, seed: int = 0, heads: Sequence[Column] = HEADS) -> pa.Table:

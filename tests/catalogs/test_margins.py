@@ -26,6 +26,7 @@ from catalogs.hatsfiles import partition_path
 from catalogs.join import Origin, build_shard
 from catalogs.margins import MARGIN_ARCSEC, STRIP_ORDER
 from catalogs.outcomes import OutcomesMeta, write_outcomes
+from catalogs.provenance import record
 from catalogs.query import open_catalog
 from catalogs.schema import HEALPIX, HEALPIX_ORDER, PARTITION_ORDER
 from catalogs.shard import ShardMeta, write_shard
@@ -33,7 +34,7 @@ from catalogs.tiling import Limits
 from catalogs.verify import verify
 from galpipe.layout import Layout
 from galpipe.unit import Unit
-from tests.catalogs.sky import FAR, HEADS, make_outcomes, make_predictions, make_sources, write_brick
+from tests.catalogs.sky import FAR, HEADS, inputs_of, make_outcomes, make_predictions, make_sources, write_brick
 
 ARCSEC = 1 / 3600
 WEST, EAST = Unit("dr9", "south", "3598p000"), Unit("dr9", "south", "0001p000")
@@ -48,9 +49,10 @@ def write_at(layout: Layout, unit: Unit, ra: Iterable[float], dec: Iterable[floa
     sources = make_sources(unit, len(x), seed)
     for name, values in (("ra", x), ("dec", y)):
         sources = sources.set_column(sources.schema.get_field_index(name), name, pa.array(values))
-    shard = build_shard(sources, make_predictions(sources, seed), HEADS, Origin(unit, 4242))
+    identifier = record(layout, "main", inputs_of(unit, seed))
+    shard = build_shard(sources, make_predictions(sources, seed), HEADS, Origin(unit, identifier))
     counts = write_outcomes(layout.outcomes(unit, "main"), make_outcomes(unit, shard), OutcomesMeta(unit, fingerprint=f"f{seed}"))
-    write_shard(layout.shard(unit, "main"), shard, ShardMeta(unit, f"f{seed}", 4242, "mini", {"predicted": counts["predicted"]}))
+    write_shard(layout.shard(unit, "main"), shard, ShardMeta(unit, f"f{seed}", identifier, "mini", {"predicted": counts["predicted"]}))
     ids: list[int] = shard["source_id"].to_pylist()
     return ids
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from catalogs.hats import manifest, publish, version_folder
 from catalogs.join import Origin, build_shard
 from catalogs.outcomes import SCHEMA, OutcomesMeta, write_outcomes
+from catalogs.provenance import record
 from catalogs.query import open_catalog
 from catalogs.resolve import EdgeSources, decide, edge_sources
 from catalogs.shard import ShardMeta, write_shard
@@ -26,7 +27,7 @@ from galpipe.survey.bricks import Brick, brick_at, brick_by_id, brick_by_name
 from galpipe.survey.edges import EDGE_REASON
 from galpipe.survey.neighbours import EDGE, distance_to_edge, touching
 from galpipe.unit import Unit
-from tests.catalogs.sky import HEADS, make_predictions, make_sources
+from tests.catalogs.sky import HEADS, inputs_of, make_predictions, make_sources
 
 ARCSEC = 1 / 3600
 
@@ -52,8 +53,9 @@ def write(layout: Layout, unit: Unit, rows: Mapping[int, Fitted], seed: int = 0)
     for name, values in columns.items():
         sources = sources.set_column(sources.schema.get_field_index(name), name, values)
     chosen = sources.filter(pc.equal(outcomes["status"], "predicted"))
-    shard = build_shard(chosen, make_predictions(chosen), HEADS, Origin(unit, 4242))
-    write_shard(layout.shard(unit, "main"), shard, ShardMeta(unit, "f", 4242, counts={"predicted": shard.num_rows}))
+    identifier = record(layout, "main", inputs_of(unit, seed))
+    shard = build_shard(chosen, make_predictions(chosen), HEADS, Origin(unit, identifier))
+    write_shard(layout.shard(unit, "main"), shard, ShardMeta(unit, "f", identifier, counts={"predicted": shard.num_rows}))
 
 
 def outcomes_of(area: Brick, rows: Mapping[int, Fitted], release: int = 9010) -> pa.Table:
