@@ -163,7 +163,7 @@ def test_doctor_ends_with_the_status_it_found(tmp_path: Path, model_folder: Path
 
 def test_bench_lists_and_refuses() -> None:
     listed = CliRunner().invoke(bench, ["--json"])
-    known = {"books", "heads", "cut", "loader", "memory", "overhead", "planning", "publish", "similar", "writing"}
+    known = {"books", "heads", "cut", "kills", "loader", "memory", "overhead", "planning", "publish", "query", "similar", "writing"}
     assert set(json.loads(listed.stdout)["benches"]) == set(BENCHES) == known
     assert CliRunner().invoke(bench, ["speed", "--json"]).exit_code == 2
     with pytest.raises(ConfigurationError, match="at least one stamp"):
