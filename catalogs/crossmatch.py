@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import astropy.units as u
 import numpy as np
@@ -126,7 +127,7 @@ def _pairs(spots: NDArray[np.float64], galaxies: NDArray[np.float64], how: Match
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     tree = cKDTree(galaxies)
     if how.every:
-        close: list[list[int]] = list(tree.query_ball_point(spots, how.chord))
+        close = cast("list[list[int]]", tree.query_ball_point(spots, how.chord))
         mine = np.repeat(np.arange(len(spots)), [len(item) for item in close])
         return mine, np.fromiter((number for item in close for number in item), np.int64, len(mine))
     far, nearest = (np.asarray(item) for item in tree.query(spots, distance_upper_bound=how.chord * (1 + 1e-9)))

@@ -91,6 +91,9 @@ def _kept(layout: Layout, name: str, entry: Entry) -> Kept | None:
         inputs = read_inputs(layout, name, entry.provenance_id)
     except ConfigurationError:
         return None
+    if "cut" not in inputs:
+        # not cut from a brick
+        return None
     path = layout.stamps(unit, CutSettings(**inputs["cut"] | {"bands": tuple(inputs["cut"]["bands"])}).name)
     made_from = files_fingerprint(inputs["files"], inputs["absent"])
     wanted = fingerprint("cut", {"cut": inputs["cut"], "selection": inputs["selection"], "fetch": made_from})

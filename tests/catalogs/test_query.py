@@ -75,7 +75,7 @@ def test_embeddings_are_float16_read_as_float(catalog: Catalog, shards: pa.Table
 
 
 def test_ledger_and_outcomes_are_views_too(catalog: Catalog) -> None:
-    assert catalog.sql("SELECT count(*) AS n FROM ledger WHERE status = 'done' AND stage = 'catalog'").to_pylist() == [{"n": 4}]
+    assert catalog.sql("SELECT count(*) AS n FROM ledger WHERE stage = 'catalog' AND status = 'done'").to_pylist() == [{"n": 4}]
     counts = catalog.sql("SELECT status, count(*) AS n FROM outcomes GROUP BY status ORDER BY status").to_pylist()
     assert counts == [{"status": "filtered", "n": 12}, {"status": "predicted", "n": 160}]
 
