@@ -15,8 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from hats.catalog.partition_info import PartitionInfo
+from hats.io.paths import pixel_catalog_file
 from numpy.typing import NDArray
 
+from catalogs import hatsfiles
 from catalogs.completeness import COMPLETENESS, by_brick, read_by_brick, totals
 from catalogs.hats import CURRENT, INVENTORY, manifest, version_folder
 from catalogs.inventory import Entry, load
@@ -28,6 +31,9 @@ from catalogs.validity import schema_units, unit_problems
 from galpipe.errors import BadData, ConfigurationError
 from galpipe.layout import Layout
 from galpipe.unit import Unit
+
+_NAME = re.compile(r"^.*dataset/")
+"""What stands before a partition's name within its catalog."""
 
 _PIXEL = re.compile(r"Norder=(\d+)/Dir=\d+/Npix=(\d+)\.parquet$")
 
@@ -167,18 +173,19 @@ class VersionCheck:
         else:
             if len(rows) == len(self.partitions) and told != sum(rows.values()):
                 yield self._problem(folder, f"expected {told} published rows by galpipe.json, got {sum(rows.values())}")
-        path = folder / "dataset" / "_metadata"
         try:
-            listed = _listed(path)
+            listed, by = _listed(folder)
         except (OSError, pa.ArrowInvalid) as error:
-            yield self._problem(path, f"expected readable metadata, got {error}")
+            yield self._problem(folder / "dataset" / "_metadata", f"expected readable metadata, got {error}")
             return
-        have = {re.sub(r"^.*dataset/", "", name): count for name, count in rows.items()}
-        for name in sorted(listed.keys() - {re.sub(r"^.*dataset/", "", item.path.as_posix()) for item in self.partitions}):
-            yield self._problem(path.parent / name, f"expected the partition of {listed[name]} rows that _metadata lists, got no file")
+        have = {_NAME.sub("", name): count for name, count in rows.items()}
+        for name in sorted(listed.keys() - {_NAME.sub("", item.path.as_posix()) for item in self.partitions}):
+            lacks = "the partition" if listed[name] is None else f"the partition of {listed[name]} rows"
+            yield self._problem(folder / "dataset" / name, f"expected {lacks} that {by} lists, got no file")
         for name in sorted(have):
-            if listed.get(name, 0) != have[name]:
-                yield self._problem(path.parent / name, f"expected {listed.get(name, 0)} rows by _metadata, got {have[name]}")
+            wanted = listed.get(name, 0)
+            if wanted is not None and wanted != have[name]:
+                yield self._problem(folder / "dataset" / name, f"expected {wanted} rows by {by}, got {have[name]}")
 
 
 def _unit_of(path: str) -> str:
@@ -211,14 +218,19 @@ def _partition_problems(table: pa.Table, item: _Partition) -> Iterator[str]:
     yield from unit_problems(table.schema, schema_units())
 
 
-def _listed(path: Path) -> dict[str, int]:
-    """Rows by partition file, as _metadata lists them."""
+def _listed(folder: Path) -> tuple[dict[str, int | None], str]:
+    """Rows by partition file and the file that says so; of many partitions no file has the rows (`hatsfiles.METADATA_PARTITIONS`): None."""
+    path = folder / "dataset" / "_metadata"
+    if not path.exists():
+        pixels = PartitionInfo.read_from_dir(folder).get_healpix_pixels()
+        if len(pixels) > hatsfiles.METADATA_PARTITIONS:
+            return {_NAME.sub("", pixel_catalog_file(folder, pixel).as_posix()): None for pixel in pixels}, "partition_info.csv"
     metadata, found = pq.read_metadata(path), dict[str, int]()
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
-        name = re.sub(r"^.*dataset/", "", group.column(0).file_path)
+        name = _NAME.sub("", group.column(0).file_path)
         found[name] = found.get(name, 0) + group.num_rows
-    return found
+    return dict(found), "_metadata"
 
 
 def _completeness(folder: Path, expected: dict[str, dict[str, int]]) -> Iterator[str]:

@@ -207,7 +207,7 @@ def stage_of(root: Path, where: str) -> str:
     parts = Path(where).relative_to(root).parts
     if parts[0] in ("bricks", "stamps", "hats"):
         return {"bricks": "fetch", "stamps": "cut", "hats": "publish"}[parts[0]]
-    if parts[-1] in ("collection.json", "request.json"):
+    if parts[-1] in ("collection.json", "request.json") or "recipes" in parts:
         return "start"
     return "end" if parts[0] == "runs" or "runs" in parts else "catalog"
 

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from catalogs import hatsfiles
 from catalogs.completeness import read_by_brick
 from catalogs.hats import MANIFEST, manifest, publish, version_folder
 from catalogs.ledger import Ledger
@@ -213,6 +214,17 @@ def test_published_rows_that_are_lost_altered_or_gone(layout: Layout) -> None:
     told = named(layout)
     assert (str(FAR), "v1", "expected a partition for 10 rows of the shard, got none") in told
     assert any(file == path.name and "that _metadata lists, got no file" in what for _, file, what in told)
+
+
+def test_a_version_of_many_partitions_needs_no_metadata_file(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = partition_with(layout, FAR)
+    metadata = (version_folder(layout, "main") / "dataset" / "_metadata").resolve()
+    metadata.unlink()
+    assert any(file == "_metadata" for _, file, _ in named(layout))
+    monkeypatch.setattr(hatsfiles, "METADATA_PARTITIONS", 1)
+    assert named(layout) == []
+    path.unlink()
+    assert any(file == path.name and "that partition_info.csv lists, got no file" in what for _, file, what in named(layout))
 
 
 def test_a_version_that_says_other_totals(layout: Layout) -> None:
