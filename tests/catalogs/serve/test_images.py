@@ -17,6 +17,7 @@ from astropy.wcs import WCS
 from PIL import Image
 from pyvo.dal.exceptions import DALQueryError
 
+from catalogs.provenance import provenance_id
 from catalogs.serve.obscore import OBSCORE
 from catalogs.serve.region import Circle, parse_region
 from galpipe.layout import Layout
@@ -24,7 +25,9 @@ from galpipe.stamps.external import read_stamps
 from galpipe.stamps.render import to_rgb
 from galpipe.stamps.stampset import StampSet
 from galpipe.stamps.store import Store
+from galpipe.unit import Unit
 from tests.catalogs.serve.conftest import CUT, EAST, POLE, SIZE, WEST
+from tests.catalogs.sky import inputs_of
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +137,8 @@ def test_the_file_holds_the_pixels_of_the_store(url: str, kept: dict[int, tuple[
             assert np.array_equal(hdus["MASK"].data, stamps.mask[row]) and hdus["MASK"].header["MBIT_1"] == "r"
             assert np.allclose(hdus[0].data / [[[header[f"MWT_{band}"]]] for band in "GRZ"], stamps.flux(row), rtol=1e-6)
             told = [header[name] for name in ("SRC_ID", "RELEASE", "REGION", "PROVID", "CATALOG", "CATVERS", "CUTNAME")]
-            assert told == [int(record["obs_id"]), "dr9", "south", 4242, "main", 1, CUT.name]
+            made_from = provenance_id(inputs_of(Unit("dr9", "south", header["BRICK"])))
+            assert told == [int(record["obs_id"]), "dr9", "south", made_from, "main", 1, CUT.name]
             x, y = WCS(hdus["INVVAR"].header, naxis=2).world_to_pixel(SkyCoord(record["s_ra"], record["s_dec"], unit="deg"))
             assert (x, y) == pytest.approx(
                 (SIZE // 2 + stamps.sources["stamp_dx"][row].as_py(), SIZE // 2 + stamps.sources["stamp_dy"][row].as_py()), abs=1e-3
