@@ -95,7 +95,7 @@ def test_a_new_head_is_answered_without_fetching_or_cutting(mock_release: MockSu
         asked = len(server.requests)
         again = galpipe(command("more", "--switch"))
         assert again.status == 0, again.err[-2000:]
-        assert not [item.path for item in server.requests[asked:] if item.path.endswith((".fz", ".fits"))]
+        assert not [item.path for item in server.requests[asked:] if item.sent and item.path.endswith((".fz", ".fits"))]
     result = again.json()
     assert result["stages"] == {"catalog": {"done": 1}}
     assert result["changes"]["redo"] == {"brick": 0, "inference": 0, "heads": 1}
