@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,12 +13,15 @@ from catalogs.inventory import outcomes_files, shard_files
 from catalogs.outcomes import OutcomesMeta, read_outcomes_meta
 from catalogs.provenance import read_inputs, record_path
 from catalogs.shard import ShardMeta, read_shard_meta
+from galpipe.errors import BadData
 from galpipe.fingerprint import files_fingerprint, sha256_file
 from galpipe.layout import Layout
 from galpipe.stamps.store import store_fingerprint, store_summary
 from galpipe.survey.files import load_brick_files
 from galpipe.survey.unknown import words
 from galpipe.unit import Receipt, Unit
+
+_LOG = logging.getLogger(__name__)
 
 NOT_FETCHED = "stamps"
 """Release name of stamps that came as files."""
@@ -31,23 +35,28 @@ def is_there(layout: Layout, name: str) -> bool:
 def receipts(layout: Layout, name: str) -> Iterator[Receipt]:
     """Receipts of a catalog's bricks, by what lies in its folder.
 
-    A brick whose shard and outcomes disagree was cut off between them, and counts as not done. What was fetched follows from a
-    shard's provenance record; for a brick without rows from its kept files, where they were kept.
-
-    Raises
-    ------
-    BadData
-        If a file does not read.
+    A brick whose shard and outcomes disagree was cut off between them, and counts as not done; so does one of which a file does not
+    read, with a warning that names it. What was fetched follows from a shard's provenance record; for a brick without rows from its
+    kept files, where they were kept. A failure beside the good shard of an earlier run has left no file: only the ledger knew of it.
     """
     shards = dict(shard_files(layout, name))
     for unit, path in outcomes_files(layout, name):
-        told, shard = read_outcomes_meta(path), shards.get(unit)
-        if told.status != "done" or (shard is None and not told.counts.get("predicted", 0)):
-            yield from _without_rows(layout, told)
-        elif shard is not None:
-            meta = read_shard_meta(shard)
-            if (meta.rows, meta.fingerprint) == (told.counts.get("predicted", 0), told.fingerprint):
-                yield from _with_rows(layout, name, shard, meta, dict(told.counts))
+        try:
+            found = list(_of_brick(layout, name, path, shards.get(unit)))
+        except BadData as error:
+            _LOG.warning("counted as not done: %s", error)
+        else:
+            yield from found
+
+
+def _of_brick(layout: Layout, name: str, outcomes: Path, shard: Path | None) -> Iterator[Receipt]:
+    told = read_outcomes_meta(outcomes)
+    if told.status != "done" or (shard is None and not told.counts.get("predicted", 0)):
+        yield from _without_rows(layout, told)
+    elif shard is not None:
+        meta = read_shard_meta(shard)
+        if (meta.rows, meta.fingerprint) == (told.counts.get("predicted", 0), told.fingerprint):
+            yield from _with_rows(layout, name, shard, meta, dict(told.counts))
 
 
 def _with_rows(layout: Layout, name: str, shard: Path, meta: ShardMeta, counts: dict[str, int]) -> Iterator[Receipt]:
@@ -93,20 +102,31 @@ def _fetched(layout: Layout, unit: Unit, checksums: dict[str, str], absent: tupl
     )
 
 
+def cut_receipt(layout: Layout, unit: Unit, path: Path) -> Receipt:
+    """What a store of stamps says of itself.
+
+    Raises
+    ------
+    BadData
+        If it does not read.
+    """
+    stored = store_summary(path)
+    return Receipt(
+        unit,
+        "cut",
+        "done",
+        path=layout.relative(path),
+        rows=stored["rows"],
+        content_hash=stored["content_hash"],
+        fingerprint=stored["fingerprint"],
+        reason=words(stored["attrs"].get("unknown", {})),
+        counts=stored["counts"],
+    )
+
+
 def _cut(layout: Layout, unit: Unit) -> Iterator[Receipt]:
     """The stamps of a brick, where they were kept."""
     for path in layout.stamps_of(unit)[:1]:
         if not store_fingerprint(path):
             return
-        stored = store_summary(path)
-        yield Receipt(
-            unit,
-            "cut",
-            "done",
-            path=layout.relative(path),
-            rows=stored["rows"],
-            content_hash=stored["content_hash"],
-            fingerprint=stored["fingerprint"],
-            reason=words(stored["attrs"].get("unknown", {})),
-            counts=stored["counts"],
-        )
+        yield cut_receipt(layout, unit, path)

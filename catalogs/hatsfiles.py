@@ -30,6 +30,9 @@ from galpipe.errors import BadData
 CATALOG, MARGIN, STAMPS = "catalog", "margin", "stamps"
 """Folders of a version: the galaxies, their margin cache, where their stamps are."""
 
+COMMON = Path("dataset", "_common_metadata")
+"""A catalog's file without rows that has its columns."""
+
 MAP_ORDER = 8
 """HEALPix order of the sky map and coverage (13.7 arcmin pixels, about a brick)."""
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +17,7 @@ from catalogs.outcomes import read_outcomes_meta
 from catalogs.parquet import PARQUET
 from catalogs.shard import read_shard_meta
 from galpipe.commit import ASIDE, link
+from galpipe.errors import BadData
 from galpipe.layout import Layout
 from galpipe.unit import Unit
 
@@ -39,6 +40,9 @@ _SCHEMA = pa.schema(
         ("provenance_id", pa.int64()),
     ]
 )
+
+
+Content = TypeVar("Content")
 
 
 class StaleInventory(Exception):
@@ -252,3 +256,33 @@ def load(folder: Path, slices: Collection[str] | None = None) -> Inventory:
     entries.sort(key=lambda entry: entry.path)
     outcomes = tuple(entry for entry in entries if entry.path.endswith(_OUTCOMES))
     return Inventory(tuple(entry for entry in entries if not entry.path.endswith(_OUTCOMES)), outcomes)
+
+
+def read_listed(folder: Path, entry: Entry, read: Callable[[Path], tuple[Content, str]]) -> Content:
+    """What a file holds, if it is still the one that was listed.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the catalog.
+    entry : Entry
+    read : callable
+        Gives the content of a path and the content hash in its footer.
+
+    Raises
+    ------
+    BadData
+        If the file does not read.
+    StaleInventory
+        If it is gone or was replaced.
+    """
+    path = folder / entry.path
+    try:
+        content, told = read(path)
+    except BadData as error:
+        if path.exists():
+            raise
+        raise StaleInventory(f"{entry.path} is gone") from error
+    if told != entry.content_hash:
+        raise StaleInventory(f"{entry.path} was replaced")
+    return content

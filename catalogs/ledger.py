@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -75,6 +75,9 @@ _LEASES = lease_table(_METADATA)
 _KEY = ("name", "release", "region", "brick", "stage")
 _BATCH = 500
 
+UNDAMAGED = "an undamaged ledger"
+"""What is expected of a ledger whose file is damaged."""
+
 _DAMAGED = ("file is not a database", "database disk image is malformed", "malformed database schema")
 """What SQLite says of a file that it cannot read any more."""
 
@@ -116,7 +119,7 @@ def _name_damage(context: sa.ExceptionContext) -> None:
     text = str(context.original_exception)
     if any(sign in text for sign in _DAMAGED):
         file = str(context.engine.url.database) if context.engine is not None else ""
-        raise ConfigurationError("an undamaged ledger", f"{text!r}; galpipe ledger rebuild makes it anew", file=file)
+        raise ConfigurationError(UNDAMAGED, f"{text!r}; galpipe ledger rebuild makes it anew", file=file)
 
 
 class Ledger:
@@ -386,6 +389,11 @@ def set_aside_damaged(layout: Layout) -> Path | None:
     -------
     Path or None
         The new name.
+
+    Raises
+    ------
+    ConfigurationError
+        If it cannot be opened for another reason.
     """
     path = layout.ledger
     if os.environ.get(LEDGER_VARIABLE) or not path.exists():
@@ -394,13 +402,16 @@ def set_aside_damaged(layout: Layout) -> Path | None:
         with Ledger(path) as ledger, ledger._engine.connect() as connection:
             if connection.exec_driver_sql("PRAGMA quick_check(1)").scalar() == "ok":
                 return None
-    except ConfigurationError:
-        pass
+    except ConfigurationError as error:
+        # locked, or not allowed: nothing is wrong with the file
+        if error.expected != UNDAMAGED:
+            raise
     number = next(k for k in itertools.count(1) if not path.with_name(f"{path.name}.damaged-{k}").exists())
     damaged = path.with_name(f"{path.name}.damaged-{number}")
-    for ending in ("-wal", "-shm"):
-        path.with_name(path.name + ending).unlink(missing_ok=True)
-    path.rename(damaged)
+    # what SQLite had not brought into the file yet may still be read by hand
+    for ending in ("-wal", "-shm", ""):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + ending).rename(f"{damaged}{ending}")
     return damaged
 
 

@@ -18,25 +18,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from hats.pixel_math.healpix_pixel import HealpixPixel
 
 from catalogs import inventory
 from catalogs.diff.pairs import Cell, cell_of
 from catalogs.hats import CURRENT, INVENTORY, version_folder
+from catalogs.hatsfiles import COMMON, partition_path
 from catalogs.inventory import Entry, Inventory, StaleInventory
 from catalogs.nested import publish_schema, publishable
 from catalogs.parquet import PARQUET
-from catalogs.partitions import RESOLVED_FILE
+from catalogs.partitions import RESOLVED_FILE, resolved_table, rows_in, sorted_rows
 from catalogs.resolve import RESOLVED, Resolver
 from catalogs.schema import HEALPIX, HEALPIX_ORDER, PARTITION_ORDER
-from catalogs.shard import read_shard
 from catalogs.versions import partitions_of
-from galpipe.errors import BadData, ConfigurationError, ResourceFailure
+from galpipe.errors import ConfigurationError, ResourceFailure
 from galpipe.layout import Layout
 from galpipe.survey.bricks import brick_by_id, brickids_of, geometry_of, ids_at, known_brick, names_of
 from galpipe.survey.neighbours import touching
 from galpipe.survey.region import Box, Cone, Everything, Region, parse_region
-
-COMMON = Path("dataset", "_common_metadata")
 
 _ATTEMPTS = 3
 
@@ -214,36 +213,15 @@ class _Live:
         """Rows of shards in a pixel, as publication would show them."""
         parts = [schema.empty_table()]
         for entry in members:
-            table = self._read(entry)
-            if sorted(table.column_names) != sorted(schema.names):
-                odd = sorted(set(table.column_names) ^ set(schema.names))
+            part, told = rows_in(self.layout.catalog(self.name), entry, HealpixPixel(PARTITION_ORDER, pixel), resolver)
+            if sorted(part.column_names) != sorted(schema.names):
+                odd = sorted(set(part.column_names) ^ set(schema.names))
                 raise ConfigurationError(
                     "shards with the columns of the newest version", f"differences {odd[:6]}; publish", file=entry.path
                 )
-            inside = pc.equal(pc.shift_right(table[HEALPIX], 2 * (HEALPIX_ORDER - PARTITION_ORDER)), pixel)
-            part, verdicts = table.filter(inside), resolver.verdicts(entry)
-            named = [(source, *verdicts[source]) for source in part["source_id"].to_pylist() if source in verdicts]
-            gone = [source for source, _, reason in named if reason != "rescued"]
-            kept = pc.invert(pc.is_in(part["source_id"], pa.array(gone, pa.int64())))
-            parts.append(publishable(part.filter(kept)).select(schema.names).cast(schema))
-            self._tell(pixel, named)
+            parts.append(publishable(part).select(schema.names).cast(schema))
+            self.told.append(resolved_table(told))
         return pa.concat_tables(parts)
-
-    def _tell(self, pixel: int, named: list[tuple[int, int | None, str]]) -> None:
-        rows = [{"order": PARTITION_ORDER, "pixel": pixel, "source_id": own, "kept": kept, "reason": reason} for own, kept, reason in named]
-        self.told.append(pa.Table.from_pylist(rows, schema=RESOLVED))
-
-    def _read(self, entry: Entry) -> pa.Table:
-        path = self.layout.catalog(self.name) / entry.path
-        try:
-            table, meta = read_shard(path)
-        except BadData as error:
-            if path.exists():
-                raise
-            raise StaleInventory(f"{entry.path} is gone") from error
-        if meta.content_hash != entry.content_hash:
-            raise StaleInventory(f"{entry.path} was replaced")
-        return table
 
     def _pixel(self, root: Cell, published: dict[Cell, Path], fresh: pa.Table, replaced: set[str]) -> None:
         """Write the partitions of a pixel: what stays of each, and the fresh rows that lie in it."""
@@ -256,15 +234,10 @@ class _Live:
             self._write(root, fresh)
 
     def _write(self, cell: Cell, table: pa.Table) -> None:
-        keys = table.select([HEALPIX, "source_id"])
-        order = pc.sort_indices(keys, sort_keys=[(HEALPIX, "ascending"), ("source_id", "ascending")])
-        pq.write_table(table.take(order), self._place(cell), **PARQUET)
-        self.written += 1
-
-    def _place(self, cell: Cell) -> Path:
-        path = self.target / f"dataset/Norder={cell.order}/Dir={cell.pixel // 10000 * 10000}/Npix={cell.pixel}.parquet"
+        path = partition_path(self.target, HealpixPixel(cell.order, cell.pixel))
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+        pq.write_table(sorted_rows(table), path, **PARQUET)
+        self.written += 1
 
     def _finish(self, schema: pa.Schema, replaced: set[str]) -> None:
         """What reading a version takes besides its partitions."""

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from catalogs.hats import MANIFEST, manifest, version_folder
+from catalogs.hatsfiles import COMMON
 from catalogs.inventory import shard_files
 from catalogs.schema import SCHEMA_VERSION
 from catalogs.views import Source
@@ -17,7 +18,6 @@ from galpipe.errors import BadData, ConfigurationError
 from galpipe.layout import Layout
 
 PARTITIONS = "dataset/Norder=*/Dir=*/Npix=*.parquet"
-COMMON = Path("dataset", "_common_metadata")
 
 
 def published_source(layout: Layout, name: str, version: int | None = None) -> tuple[Source, Path]:

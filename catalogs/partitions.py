@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from hats.io.validation import is_valid_catalog, is_valid_collection
 from hats.pixel_math.healpix_pixel import HealpixPixel
 
 from catalogs.hatsfiles import CATALOG, MARGIN, MARGIN_CACHE, OBJECT, STAMP_INDEX, STAMPS, collect, describe, partition_path, sky_map
-from catalogs.inventory import Entry, Inventory, StaleInventory
+from catalogs.inventory import Entry, Inventory, read_listed
 from catalogs.margins import MARGIN_ARCSEC, MarginWork, margins
 from catalogs.memory import KEYS as KEYS
 from catalogs.memory import Memory, recall, remember
@@ -44,6 +44,8 @@ RESOLVED_FILE = "resolved.parquet"
 """Name of the file that says which rows of the shards were left out because another brick has the source (`catalogs.resolve`)."""
 
 Members = tuple[tuple[Entry, int], ...]
+Resolved = tuple[int, int, int, int | None, str]
+"""One row of `RESOLVED`."""
 Progress = Callable[[int, int], None]
 
 
@@ -207,7 +209,7 @@ class _Making:
             if margin.unchanged:
                 self._link(MARGIN, margin.pixel)
             else:
-                self._write(MARGIN, margin.pixel, _sorted(pa.concat_tables(margin.rows).cast(self.published)))
+                self._write(MARGIN, margin.pixel, sorted_rows(pa.concat_tables(margin.rows).cast(self.published)))
             counts[margin.unchanged] += 1
             fault_point("publish.partition", self.work.target)
         return counts[False], counts[True]
@@ -285,40 +287,52 @@ def partition_key(members: Members, basis: str, resolver: Resolver) -> str:
 def _rows_of(work: Build, pixel: HealpixPixel, wanted: tuple[Members, pa.Schema]) -> tuple[pa.Table, pa.Table]:
     """A partition's rows, sorted by position: shard by shard, only the rows of the pixel are kept. And what was resolved."""
     members, schema = wanted
-    parts, expected, resolved = [], 0, []
+    parts, expected = [], 0
+    resolved: list[Resolved] = []
     work.resolver.forget(entry for entry, _ in members)
     for entry, rows in members:
-        inside = pc.equal(pc.shift_right((table := _read(work, entry))[HEALPIX], 2 * (HEALPIX_ORDER - pixel.order)), pixel.pixel)
-        part = table.filter(inside).cast(schema)
-        verdicts = work.resolver.verdicts(entry)
-        ids = part["source_id"].to_pylist()
-        named = [(source, *verdicts[source]) for source in ids if source in verdicts]
-        resolved += [(int(pixel.order), int(pixel.pixel), *verdict) for verdict in named]
-        gone = {source for source, _, reason in named if reason != "rescued"}
-        parts.append(part.filter(pa.array([source not in gone for source in ids], pa.bool_())) if gone else part)
-        expected += rows - len(gone)
+        part, told = rows_in(work.shards, entry, pixel, work.resolver)
+        parts.append(part.cast(schema))
+        resolved += told
+        expected += rows - sum(reason != "rescued" for *_, reason in told)
     whole = pa.concat_tables(parts)
     if whole.num_rows != expected:
         raise BadData(f"{expected} rows in pixel {pixel}", f"{whole.num_rows}", file=members[0][0].path)
-    columns = list(zip(*sorted(resolved), strict=True)) or [()] * len(RESOLVED)
-    table = pa.table([pa.array(values, item.type) for values, item in zip(columns, RESOLVED, strict=True)], schema=RESOLVED)
-    return publishable(_sorted(whole)), table
+    return publishable(sorted_rows(whole)), resolved_table(sorted(resolved))
 
 
-def _read(work: Build, entry: Entry) -> pa.Table:
-    path = work.shards / entry.path
-    try:
-        table, meta = read_shard(path)
-    except BadData as error:
-        if path.exists():
-            raise
-        raise StaleInventory(f"{entry.path} is gone") from error
-    if meta.content_hash != entry.content_hash:
-        raise StaleInventory(f"{entry.path} was replaced")
-    return table
+def resolved_table(rows: Sequence[Resolved]) -> pa.Table:
+    """Rows as a table of `RESOLVED`."""
+    columns = list(zip(*rows, strict=True)) or [()] * len(RESOLVED)
+    return pa.table([pa.array(values, item.type) for values, item in zip(columns, RESOLVED, strict=True)], schema=RESOLVED)
 
 
-def _sorted(table: pa.Table) -> pa.Table:
+def rows_in(shards: Path, entry: Entry, pixel: HealpixPixel, resolver: Resolver) -> tuple[pa.Table, list[Resolved]]:
+    """The rows of a shard in a pixel that a version shows, and what was resolved about rows in it.
+
+    Raises
+    ------
+    BadData
+        If the shard does not read.
+    StaleInventory
+        If it is gone or was replaced.
+    """
+    table = read_listed(shards, entry, _read)
+    part = table.filter(pc.equal(pc.shift_right(table[HEALPIX], 2 * (HEALPIX_ORDER - pixel.order)), pixel.pixel))
+    verdicts = resolver.verdicts(entry)
+    ids = part["source_id"].to_pylist()
+    told = [(int(pixel.order), int(pixel.pixel), source, *verdicts[source]) for source in ids if source in verdicts]
+    gone = {source for _, _, source, _, reason in told if reason != "rescued"}
+    return part.filter(pa.array([source not in gone for source in ids], pa.bool_())) if gone else part, told
+
+
+def _read(path: Path) -> tuple[pa.Table, str]:
+    table, meta = read_shard(path)
+    return table, meta.content_hash
+
+
+def sorted_rows(table: pa.Table) -> pa.Table:
+    """Rows by position, and by id where they share one."""
     keys = table.select([HEALPIX, "source_id"])
     return table.take(pc.sort_indices(keys, sort_keys=[(HEALPIX, "ascending"), ("source_id", "ascending")]))
 

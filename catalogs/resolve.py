@@ -24,10 +24,9 @@ from astropy.coordinates import spherical_to_cartesian
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from catalogs.inventory import Entry, StaleInventory
+from catalogs.inventory import Entry, read_listed
 from catalogs.outcomes import read_outcomes
 from catalogs.parquet import read_footer
-from galpipe.errors import BadData
 from galpipe.survey.bricks import Brick, ids_at, known_brick
 from galpipe.survey.edges import EDGE_REASON
 from galpipe.survey.neighbours import EDGE, distance_to_edge, touching
@@ -163,15 +162,7 @@ def _brick_of(entry: Entry) -> str:
 
 
 def _read_edge(folder: Path, entry: Entry, area: Brick) -> EdgeSources:
-    path = folder / entry.path
-    try:
-        table, told = read_outcomes(path), read_footer(path)["content_hash"]
-    except BadData as error:
-        if path.exists():
-            raise
-        raise StaleInventory(f"{entry.path} is gone") from error
-    if told != entry.content_hash:
-        raise StaleInventory(f"{entry.path} was replaced")
+    table = read_listed(folder, entry, lambda path: (read_outcomes(path), read_footer(path)["content_hash"]))
     return edge_sources(table, area)
 
 

@@ -1,7 +1,8 @@
 """Sums that tell whether two tables hold the same rows, in any order and however the rows are spread over files.
 
-Every value is hashed together with its column and its row's id, and the hashes are added: the sum of a brick's rows in its shard
-equals their sum in the published partitions. Nothing but one number per group is kept, so this works for a whole release.
+Every value is hashed together with its column, its place in its list and its row's id, and the hashes are added: the sum of a
+brick's rows in its shard equals their sum in the published partitions. Nothing but one number per group is kept, so this works for a
+whole release.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def row_sums(table: pa.Table, groups: NDArray[np.int64], count: int) -> Words:
     for name in table.column_names:
         whole = table[name].combine_chunks()
         column = pa.concat_arrays(whole.chunks) if isinstance(whole, pa.ChunkedArray) else whole
-        for path, bits, owners in _leaves(name, column, rows):
-            hashed = _mix(_mix(bits ^ _seed(path)) + ids[owners])
+        for path, bits, owners, places in _leaves(name, column, rows, np.zeros(len(rows), np.uint64)):
+            hashed = _mix(_mix(bits ^ _seed(path)) + ids[owners] + places)
             if count == 1:
                 sums += hashed.sum(dtype=np.uint64)
             else:
@@ -60,20 +61,22 @@ def _seed(text: str) -> np.uint64:
     return np.uint64(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
 
 
-def _leaves(path: str, array: pa.Array, rows: NDArray[np.int64]) -> Iterator[tuple[str, Words, NDArray[np.int64]]]:
-    """Values that are there, as 64 bits each, with their rows; of nested columns leaf by leaf."""
+def _leaves(path: str, array: pa.Array, rows: NDArray[np.int64], places: Words) -> Iterator[tuple[str, Words, NDArray[np.int64], Words]]:
+    """Values that are there, as 64 bits each, with their rows and a hash of their places in lists; of nested columns leaf by leaf."""
     if array.null_count:
-        rows = rows[array.is_valid().to_numpy(zero_copy_only=False)]
-        array = array.drop_null()
+        there = array.is_valid().to_numpy(zero_copy_only=False)
+        rows, places, array = rows[there], places[there], array.drop_null()
     kind = array.type
     if pa.types.is_struct(kind):
         for item, part in zip(kind, array.flatten(), strict=True):
-            yield from _leaves(f"{path}.{item.name}", part, rows)
+            yield from _leaves(f"{path}.{item.name}", part, rows, places)
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False).astype(np.int64)
-        yield from _leaves(path, array.flatten(), np.repeat(rows, lengths))
+        starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
+        within = (np.arange(lengths.sum()) - starts + 1).astype(np.uint64)
+        yield from _leaves(path, array.flatten(), np.repeat(rows, lengths), _mix(np.repeat(places, lengths) + within))
     else:
-        yield path, _bits(array), rows
+        yield path, _bits(array), rows, places
 
 
 def _bits(array: pa.Array) -> Words:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from hats.pixel_math.healpix_pixel import HealpixPixel
 from numpy.typing import NDArray
 
-from catalogs.inventory import Entry, Inventory, StaleInventory
+from catalogs.inventory import Entry, Inventory, read_listed
 from catalogs.parquet import PARQUET, footer_of
 from catalogs.schema import HEALPIX, HEALPIX_ORDER, PARTITION_ORDER
 from galpipe.errors import BadData, ConfigurationError
@@ -202,20 +202,18 @@ def count_cells(shards: Path, entry: Entry) -> dict[int, int]:
     StaleInventory
         If it is gone or was replaced.
     """
-    path = shards / entry.path
+    values = read_listed(shards, entry, _read_pixels)
+    found, rows = np.unique(values >> (2 * (HEALPIX_ORDER - FINEST_ORDER)), return_counts=True)
+    return {int(cell): int(count) for cell, count in zip(found, rows, strict=True)}
+
+
+def _read_pixels(path: Path) -> tuple[NDArray[np.int64], str]:
     try:
         with pa.OSFile(str(path), "rb") as handle:
             file = pq.ParquetFile(handle, page_checksum_verification=True)
-            values = file.read([HEALPIX])[HEALPIX].drop_null().to_numpy()
-            told = footer_of(file.metadata, path)["content_hash"]
+            return file.read([HEALPIX])[HEALPIX].drop_null().to_numpy(), footer_of(file.metadata, path)["content_hash"]
     except (OSError, pa.ArrowInvalid) as error:
-        if path.exists():
-            raise BadData("a readable shard", str(error), file=str(path)) from error
-        raise StaleInventory(f"{entry.path} is gone") from error
-    if told != entry.content_hash:
-        raise StaleInventory(f"{entry.path} was replaced")
-    found, rows = np.unique(values >> (2 * (HEALPIX_ORDER - FINEST_ORDER)), return_counts=True)
-    return {int(cell): int(count) for cell, count in zip(found, rows, strict=True)}
+        raise BadData("a readable shard", str(error), file=str(path)) from error
 
 
 def save_cells(cells: Cells, path: Path) -> None:

@@ -184,7 +184,7 @@ class RunRequest:
             try:
                 yield OpenRun(context, ledger, stop)
             except BaseException:
-                # on a full disk this is refused too, and a shard may be damaged: the next run closes it
+                # on a full disk this is refused too: the next run closes it
                 with suppress(GalpipeError):
                     close_run(context.layout, ledger, self.name, context.run_id, "failed")
                 raise

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from prefect import flow
@@ -25,7 +26,7 @@ from galpipe.survey.remote import Limiter
 from galpipe.unit import Receipt, Unit
 from tasks.changes import Changes
 from tasks.cluster import connect, peak_memory
-from tasks.plan import fetch_again, find_changes, sweep, tile_of
+from tasks.plan import fetch_again, find_changes, note_changed, sweep, tile_of
 from tasks.publish import publish_catalog
 from tasks.remote import ask_source
 from tasks.report import with_report
@@ -74,10 +75,13 @@ def survey(
         summary = Summary(context.run_id, len(plan.units))
         changes = find_changes(context, ledger, plan.units, settled=request.check_remote)
         if request.check_remote:
-            answer = ask_source(context, source, changes.fetched, remember=True, own_lists=request.check_files or None)
+            noted = partial(note_changed, ledger, context.run_id, context.name)
+            answer = ask_source(context, source, changes.fetched, remember=noted, own_lists=request.check_files or None)
             changes = changes.with_files(answer.changed)
             fetch_again(context, answer.changed)
             summary.remote = answer.as_dict()
+        # what was refused may have been mended, and what was cut off may have been fixed meanwhile
+        fetch_again(context, changes.of("failed_before", *(("interrupted",) if request.check_remote else ())))
         units = changes.to_do
         if request.force:
             fetch_again(context, units)

@@ -139,18 +139,24 @@ def replace_together() -> Iterator[Replace]:
                 if aside not in written:
                     aside.unlink(missing_ok=True)
 
+        last: Path | None = None
         try:
             yield replace
-            for _, synced in written.values():
+            for final, synced in written.values():
+                last = final
                 synced.result()
             for aside, (final, _) in written.items():
+                last = final
                 fault_point("file.written", final)
                 os.replace(aside, final)
                 fault_point("file.renamed", final)
             for done in [pool.submit(fsync_folder, folder) for folder in {final.parent for final, _ in written.values()}]:
                 done.result()
         except OSError as error:
-            raise _full_disk(next(iter(written.values()))[0], error) from error
+            if last is None:
+                # the block's own: nothing of this was being written
+                raise
+            raise _full_disk(last, error) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             for aside in written:

@@ -93,6 +93,10 @@ class Changes:
         """Units that are not up to date."""
         return list(self.causes)
 
+    def of(self, *kinds: str) -> list[Unit]:
+        """Units with a cause of one of these kinds."""
+        return [unit for unit, causes in self.causes.items() if any(cause.kind in kinds for cause in causes)]
+
     @property
     def up_to_date(self) -> int:
         """Units that need no work."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from catalogs.evidence import cut_receipt
 from galpipe.errors import NoWork
 from galpipe.stamps.cut import BrickCut
-from galpipe.stamps.store import store_fingerprint, store_summary, write_store
+from galpipe.stamps.store import store_fingerprint, write_store
 from galpipe.survey.files import load_brick_files
-from galpipe.survey.unknown import words
 from galpipe.unit import Receipt, Unit
 from tasks.chain import chain, fetch_fingerprint
 from tasks.context import RunContext, guarded
@@ -43,15 +43,4 @@ def _cut(context: RunContext, unit: Unit) -> Receipt:
             # settled, with its fingerprint: a later run need not look again
             return Receipt(unit, "cut", "no_work", fingerprint=links.cut, file=nothing.file, reason=str(nothing))
         write_store(path, cut, links.cut)
-    stored = store_summary(path)
-    return Receipt(
-        unit,
-        "cut",
-        "done",
-        path=layout.relative(path),
-        rows=stored["rows"],
-        content_hash=stored["content_hash"],
-        fingerprint=links.cut,
-        reason=words(stored["attrs"].get("unknown", {})),
-        counts=stored["counts"],
-    )
+    return cut_receipt(layout, unit, path)

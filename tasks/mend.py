@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from catalogs.ledger import Ledger
 from catalogs.provenance import record_run
 from catalogs.shard import read_shard_meta
 from galpipe.commit import sweep_asides
+from galpipe.errors import BadData
 from galpipe.layout import Layout
 
 RUNNING, KILLED = "running", "killed"
@@ -38,11 +41,18 @@ def close_run(layout: Layout, ledger: Ledger, name: str, run_id: str, status: st
     ResourceFailure
         If the disk or the ledger refuses; the next run will close it then.
     """
-    shards = [layout.shard(unit, name) for unit in ledger.made_by(run_id, name)]
-    identifiers = [read_shard_meta(shard).provenance_id for shard in shards if shard.exists()]
+    identifiers = [found for unit in ledger.made_by(run_id, name) if (found := _made_from(layout.shard(unit, name))) is not None]
     if identifiers:
         record_run(layout, name, run_id, identifiers)
     ledger.end_run(run_id, status)
+
+
+def _made_from(shard: Path) -> int | None:
+    """Provenance id of a shard; None where it is gone or damaged, which the plan finds and has it made anew."""
+    try:
+        return read_shard_meta(shard).provenance_id
+    except BadData:
+        return None
 
 
 def close_killed(layout: Layout, ledger: Ledger, name: str, own: str) -> list[str]:

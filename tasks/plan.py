@@ -21,7 +21,7 @@ from galpipe.stamps.store import store_summary
 from galpipe.survey.bricks import brick_by_name
 from galpipe.survey.files import load_brick_files
 from galpipe.survey.remote import ask_again
-from galpipe.unit import Unit
+from galpipe.unit import Receipt, Unit
 from tasks.chain import chain, chains
 from tasks.changes import Cause, Changes, differences, files_changed
 from tasks.context import RunContext
@@ -192,6 +192,22 @@ class _Shards:
             folder = self._layout.shard_group(unit, self._name)
             self._found[group] = frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
         return self._layout.shard_file(unit) in self._found[group]
+
+
+def note_changed(ledger: Ledger, run_id: str, name: str, changed: Mapping[Unit, tuple[str, ...]]) -> None:
+    """Have the ledger say that files changed at the source: whatever becomes of this run, the next one fetches them.
+
+    Parameters
+    ----------
+    ledger : Ledger
+    run_id, name : str
+    changed : mapping
+        Names of the files by unit.
+    """
+    text = "the release has other files now, which were not fetched yet"
+    receipts = [Receipt(unit, "fetch", "remote_failure", file=names[0], reason=f"{unit}: {text}") for unit, names in changed.items()]
+    if receipts:
+        ledger.record(receipts, run_id, name)
 
 
 def fetch_again(context: RunContext, units: Iterable[Unit]) -> None:

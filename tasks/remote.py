@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -91,8 +91,16 @@ class _Listed:
         write_bytes(path, gzip.compress(json.dumps(body, sort_keys=True).encode(), 6, mtime=0))
 
 
+Changed = Mapping[Unit, tuple[str, ...]]
+
+
 def ask_source(
-    context: RunContext, release: Release, fetched: Mapping[Unit, str], *, remember: bool, own_lists: bool | None = None
+    context: RunContext,
+    release: Release,
+    fetched: Mapping[Unit, str],
+    *,
+    remember: bool | Callable[[Changed], None],
+    own_lists: bool | None = None,
 ) -> Answer:
     """Finished bricks whose files the release has otherwise now: fixed in place, or there where they were absent.
 
@@ -104,8 +112,9 @@ def ask_source(
     release : Release
     fetched : mapping of Unit to str
         Bricks to ask for, with the fingerprint of their files.
-    remember : bool
-        Keep what the lists said; a dry run does not.
+    remember : bool or callable
+        Keep what the lists said; a dry run does not. Called with what changed first, where it can be called: once the lists are kept,
+        nobody else would tell of it again.
     own_lists : bool, optional
         Ask for each brick's own list too; default is for at most `OWN_LISTS` bricks.
 
@@ -126,6 +135,8 @@ def ask_source(
         beside = [unit for unit in units if unit not in changed and any(replace(unit, brick=name) in changed for name in _neighbours(unit))]
         names = pool.map(lambda unit: asker.changed(unit, fetched[unit], beside=True), beside)
         changed |= {unit: found for unit, found in zip(beside, names, strict=True) if found}
+    if callable(remember):
+        remember(changed)
     if remember:
         asker.remember()
     return Answer(changed, len(units), counted.requests, asker.unchanged, asker.own_lists)

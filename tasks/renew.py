@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from catalogs.join import Origin, renew_shard
-from catalogs.outcomes import OutcomesMeta, check_totals, read_outcomes, read_outcomes_meta, write_outcomes
+from catalogs.outcomes import check_totals, count, read_outcomes, read_outcomes_meta
 from catalogs.provenance import provenance_id, read_inputs
 from catalogs.shard import ShardMeta, read_shard, read_shard_meta
 from galpipe.errors import BadData, ConfigurationError
@@ -58,8 +58,12 @@ def can_begin_at_catalog(context: RunContext, unit: Unit, fetch: str) -> bool:
         return False
     if store_fingerprint(context.layout.stamps(unit, context.settings.cut.name)) == chain(fetch, context).cut:
         return True
+    return _kept_without_pixels(context, unit, fetch) is not None
+
+
+def _kept_without_pixels(context: RunContext, unit: Unit, fetch: str) -> _Kept | None:
     kept = _kept(context, unit, fetch)
-    return kept is not None and _without_pixels(context.model_folder, context.model_hash).issuperset(kept.stale)
+    return kept if kept is not None and _without_pixels(context.model_folder, context.model_hash).issuperset(kept.stale) else None
 
 
 @cache
@@ -75,7 +79,7 @@ def _without_pixels(folder: Path, model_hash: str) -> frozenset[str]:
     return frozenset([*(kind.name for kind in kinds if not kind.needs_pixels), *tasks])
 
 
-def renew_unit(context: RunContext, unit: Unit) -> Receipt:
+def renew_unit(context: RunContext, unit: Unit, fetch: str = "") -> Receipt:
     """`tasks.catalog.predict_unit`, but for what the brick's shard already has as it would be now.
 
     Parameters
@@ -83,10 +87,20 @@ def renew_unit(context: RunContext, unit: Unit) -> Receipt:
     context : RunContext
     unit : Unit
         Its store lies under ``stamps/``, or its shard has all that is needed.
+    fetch : str
+        Fingerprint of its files, where it begins here (`can_begin_at_catalog`); else its store was cut just now.
     """
-    stored = store_fingerprint(context.layout.stamps(unit, context.settings.cut.name))
-    kept = None if context.force else _kept(context, unit, "", stored or "")
-    return predict_unit(context, unit) if kept is None else guarded(unit, "catalog", lambda: _renew(context, kept))
+    return guarded(unit, "catalog", lambda: _renewed(context, unit, fetch))
+
+
+def _renewed(context: RunContext, unit: Unit, fetch: str) -> Receipt:
+    kept = None
+    if not context.force:
+        # catalogs share stamps: the store may be of another one's settings, and is not asked where no pixels are needed
+        kept = _kept_without_pixels(context, unit, fetch) if fetch else None
+        stored = store_fingerprint(context.layout.stamps(unit, context.settings.cut.name)) or ""
+        kept = kept or _kept(context, unit, "", stored)
+    return predict_unit(context, unit) if kept is None else _renew(context, kept)
 
 
 def _kept(context: RunContext, unit: Unit, fetch: str, cut: str = "") -> _Kept | None:
@@ -105,8 +119,8 @@ def _kept(context: RunContext, unit: Unit, fetch: str, cut: str = "") -> _Kept |
         made_from = read_inputs(context.layout, context.name, meta.provenance_id)
     except (BadData, ConfigurationError):
         return None
-    # cut off between shard and outcomes; rows that were carried over have the outcomes they had
-    if told.fingerprint != meta.fingerprint and "carried" not in made_from:
+    # cut off between outcomes and shard: these outcomes are not of these rows
+    if told.fingerprint != meta.fingerprint:
         return None
     links = chain(files_fingerprint(made_from["files"], made_from["absent"]), context)
     now = shard_parts(context, links)
@@ -124,12 +138,13 @@ def _renew(context: RunContext, kept: _Kept) -> Receipt:
         outcomes = read_outcomes(place)
         check_totals(outcomes, rows.num_rows, unit)
     except BadData:
-        # damaged: nothing of it is carried over
+        # damaged: nothing of it is carried over, and without stamps to begin from the reason is told
+        if store_fingerprint(layout.stamps(unit, context.settings.cut.name)) != kept.links.cut:
+            raise
         return predict_unit(context, unit)
     if kept.meta.fingerprint == kept.links.catalog:
         # written by a run that was killed before it said so
-        counts = write_outcomes(place, outcomes, OutcomesMeta(unit, fingerprint=kept.links.catalog))
-        return receipt_of(context, kept.meta, rows, counts, sha256_file(shard))
+        return receipt_of(context, kept.meta, rows, count(outcomes), sha256_file(shard))
     model = predictor(context)
     answers = _answers(context, model, kept, rows)
     carried = {"from": str(kept.meta.provenance_id), "but": list(kept.stale)}

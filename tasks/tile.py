@@ -6,11 +6,13 @@ written by this process only.
 
 from __future__ import annotations
 
+import logging
 import queue
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Event
 from typing import Any
 
@@ -28,6 +30,8 @@ from tasks.fetch import fetch_unit
 from tasks.renew import can_begin_at_catalog, renew_unit
 from tasks.stage import stage
 from tasks.workers import Arrivals, worker_count
+
+_LOG = logging.getLogger(__name__)
 
 NEXT_STAGE = {"fetch": "cut", "cut": "catalog"}
 
@@ -83,8 +87,14 @@ class _Pipeline:
 
     def _fetch(self, unit: Unit) -> None:
         engine = self.engine
-        if unit in engine.fetched and can_begin_at_catalog(engine.context, unit, engine.fetched[unit]):
-            self.arrivals.submit(renew_unit, engine.context, unit, "catalog")
+        fetched = engine.fetched.get(unit, "")
+        try:
+            late = bool(fetched) and can_begin_at_catalog(engine.context, unit, fetched)
+        except OSError as error:
+            _LOG.warning("%s begins with its files: %s", unit, error)
+            late = False
+        if late:
+            self.arrivals.submit(partial(renew_unit, fetch=fetched), engine.context, unit, "catalog")
         else:
             self.arrivals.put(fetch_unit(engine.context, engine.release, unit, engine.limiter))
 

@@ -72,6 +72,11 @@ def test_a_disk_that_fills_up_with_the_second_file_leaves_both_as_they_were(tmp_
     assert not list(tmp_path.iterdir())
 
 
+def test_what_fails_before_a_file_is_written_is_told_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"), replace_together():
+        (tmp_path / "nowhere").read_bytes()
+
+
 @pytest.mark.parametrize(("point", "named"), [("file.written", []), ("file.renamed", ["a"])])
 def test_files_together_get_their_names_in_order(tmp_path: Path, point: str, named: list[str]) -> None:
     script = (

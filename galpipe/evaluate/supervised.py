@@ -114,6 +114,7 @@ def fit(learner: Learner, data: Data, run: tuple[Recipe, int], watch: Watch | No
         learner.network.load_state_dict(before)
         every = np.arange(len(train))
         learner.begin(every)
+        work.restart()
         for epoch in range(epochs):
             work.epoch(epoch, every, rng)
     else:
@@ -126,15 +127,14 @@ class _Work:
 
     def __init__(self, network: nn.Module, forward: Forward, train: Tensor, scale: _Scale, recipe: Recipe) -> None:
         self.network, self.forward, self.train, self.scale, self.recipe = network, forward, train, scale, recipe
-        self.optimizer = self._optimizer()
+        self.restart()
 
-    def _optimizer(self) -> torch.optim.AdamW:
-        return torch.optim.AdamW(self.network.parameters(), lr=self.recipe.rate, weight_decay=self.recipe.decay)
+    def restart(self) -> None:
+        """Forget the steps taken; the weights are left as they are."""
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.recipe.rate, weight_decay=self.recipe.decay)
 
     def epoch(self, number: int, rows: NDArray[np.int64], rng: np.random.Generator) -> None:
         """Show each of the rows once."""
-        if number == 0:
-            self.optimizer = self._optimizer()
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * number / self.recipe.epochs)))
         self.network.train()

@@ -216,3 +216,12 @@ def test_without_a_ledger_the_files_tell(tmp_path: Path) -> None:
     with ledger_of_files(layout, "main") as ledger:
         assert [row["rows"] for row in ledger.summary("main") if row["stage"] == "catalog"] == [7]
     assert not layout.ledger.exists()
+
+
+def test_a_ledger_that_cannot_be_opened_is_not_taken_for_damaged(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    # what SQLite says of a folder it says of a file that it may not open, too
+    layout.ledger.mkdir(parents=True)
+    with pytest.raises(ConfigurationError, match="unable to open"):
+        set_aside_damaged(layout)
+    assert layout.ledger.is_dir() and len(list(tmp_path.iterdir())) == 1

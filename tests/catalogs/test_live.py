@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from catalogs import live
+from catalogs import live, partitions
 from catalogs.hats import publish, version_folder
 from catalogs.live import live_folder
 from catalogs.query import open_catalog
@@ -81,7 +81,7 @@ def test_only_the_region_that_was_asked_for_is_looked_at(layout: Layout, monkeyp
     # nobody may look at it
     layout.shard(UNITS[1], "main").write_bytes(b"damaged")
     read: list[Path] = []
-    monkeypatch.setattr(live, "read_shard", lambda path: read.append(path) or read_shard(path))
+    monkeypatch.setattr(partitions, "read_shard", lambda path: read.append(path) or read_shard(path))
     now = live_folder(layout, "main", "cone:180.1,40,0.1")
     assert now is not None
     assert now.replaced == (str(FAR),)
@@ -142,7 +142,7 @@ def test_before_the_first_version(tmp_path: Path) -> None:
 
 def test_a_shard_replaced_meanwhile_is_read_again(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     write_brick(layout, FAR, 40, seed=2)
-    real, calls = live.read_shard, []
+    real, calls = partitions.read_shard, []
 
     def meddle(path: Path) -> object:
         if not calls:
@@ -150,7 +150,7 @@ def test_a_shard_replaced_meanwhile_is_read_again(layout: Layout, monkeypatch: p
             write_brick(layout, FAR, 50, seed=3)
         return real(path)
 
-    monkeypatch.setattr(live, "read_shard", meddle)
+    monkeypatch.setattr(partitions, "read_shard", meddle)
     assert len(rows(layout, live=True)) == 75 + 50
 
 

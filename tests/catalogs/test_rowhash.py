@@ -46,3 +46,16 @@ def test_what_is_not_there_counts_too() -> None:
     place = table.schema.get_field_index("mag_model_r")
     values = pa.array([None, *table["mag_model_r"].to_pylist()[1:]], pa.float32())
     assert total(table.set_column(place, table.schema.field(place), values)) != total(table)
+
+
+def test_places_in_lists_count() -> None:
+    """An embedding turned round, and values of two detections changed with each other, are other rows."""
+    turned = [None if row is None else row[::-1] for row in TABLE["embedding"].to_pylist()]
+    place = TABLE.schema.get_field_index("embedding")
+    assert total(TABLE.set_column(place, TABLE.schema.field(place), pa.array(turned, TABLE.schema.field(place).type))) != total(TABLE)
+    found = [{"x": 1.0, "y": 2.0}, {"x": 3.0, "y": 4.0}]
+    mixed = [{"x": 1.0, "y": 4.0}, {"x": 3.0, "y": 2.0}]
+    one, other = (pa.table({"source_id": [1], "d": [item]}) for item in (found, mixed))
+    assert total(one) != total(other)
+    columns = {key: [item[key] for item in found] for key in "xy"}
+    assert total(pa.table({"source_id": [1], "d": [columns]})) == total(one)

@@ -2,25 +2,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 
 from flows.cli.detection import _text
 from galpipe.errors import BadData, ConfigurationError, NoWork
-from galpipe.evaluate.benchmark import SMALL, benchmark_packs, pack_rows
+from galpipe.evaluate.benchmark import BENCHMARK, SMALL, benchmark_packs, pack_rows
 from galpipe.evaluate.detection import Stamp, average_precision, count, stamp_of
 from galpipe.evaluate.detection_figure import draw
 from galpipe.evaluate.detection_rows import bin_text, rows_of
 from galpipe.evaluate.detection_run import Request, chosen_rows, measure_detection
 from galpipe.evaluate.maskrcnn import BaselineSettings, detections, example, train_baseline
 from galpipe.evaluate.maskrcnn_network import Narrow, network
-from galpipe.evaluate.maskrcnn_results import RESULTS, find_results, save_results, saved_results
+from galpipe.evaluate.maskrcnn_results import RESULTS, find_results, save_results, saved_results, shipped_results
 from galpipe.evaluate.objects import Listing, empty_listing, saved_listing, sep_listings
 from galpipe.heads.objectlist import encode_runs
 from galpipe.lvm.encoder import ModelSettings
@@ -218,6 +220,20 @@ def test_saved_results_stand_for_the_baseline(small_benchmark: Path, pack: Pack,
     assert every["left_out"]["maskrcnn"].endswith("got 6 of them among 6 (shipped.parquet)") and not every["results"]
     save_results(tmp_path / RESULTS, some, [[] for _ in range(len(some))], facts | {"own": True})
     assert find_results(tmp_path, some, SMALL.version)[1]["own"]
+
+
+def test_the_saved_results_that_ship_are_of_the_frozen_benchmark() -> None:
+    (path,) = shipped_results(BENCHMARK.version)
+    table = pq.read_table(path)
+    facts = json.loads(table.schema.metadata[b"maskrcnn"])
+    assert path.name == f"maskrcnn-{facts['benchmark']}-{facts['stamps_per_brick']}.parquet" and facts["benchmark"] == BENCHMARK.version
+    assert (facts["training_stamps"], facts["epochs"]) == (1000, 8)
+    # 60 stamps of each brick that measures, each named once
+    rows = table.select(["brickname", "objid"]).to_pylist()
+    assert len({tuple(row.values()) for row in rows}) == len(rows)
+    assert set(Counter(row["brickname"] for row in rows).values()) == {60}
+    assert sum(len(found) for found in table["detections"].to_pylist()) > 1000
+    assert path.stat().st_size < 300_000
 
 
 def test_saved_results_of_other_stamps_or_benchmarks_are_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 from catalogs.ledger import ledger_of
 from catalogs.provenance import describe, record
@@ -29,6 +30,26 @@ def test_the_rows_of_a_killed_run_are_known_as_its_own(tmp_path: Path) -> None:
         assert close_killed(layout, ledger, "main", "own") == []
     noted = pq.read_table(layout.catalog("main") / "provenance" / "runs" / "killed.parquet")
     assert noted["provenance_id"].to_pylist() == [identifier]
+
+
+def test_a_damaged_shard_of_a_killed_run_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is found by the plan and made anew; before that no run gets so far."""
+    layout = Layout(tmp_path)
+    for unit in UNITS[:2]:
+        write_brick(layout, unit, 5)
+    whole = read_shard_meta(layout.shard(UNITS[1], "main")).provenance_id
+    layout.shard(UNITS[0], "main").write_bytes(b"PAR1 cut off")
+    with ledger_of(layout) as ledger:
+        ledger.start_run("killed", "main", {})
+        ledger.record([Receipt(unit, "catalog", "done") for unit in UNITS[:2]], "killed", "main")
+        assert close_killed(layout, ledger, "main", "own") == ["killed"]
+    noted = pq.read_table(layout.catalog("main") / "provenance" / "runs" / "killed.parquet")
+    assert noted["provenance_id"].to_pylist() == [whole]
+    layout.ledger.unlink()
+    with ledger_of(layout) as ledger:
+        ledger.restore(layout, "main")
+        assert set(ledger.done("catalog", "main")) == {UNITS[1]}
+    assert layout.shard(UNITS[0], "main").name in caplog.text
 
 
 def test_half_written_records_go(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from galpipe.survey.remote import fetch_brick
 from galpipe.unit import Receipt, Unit
 from tasks.chain import chain, fetch_fingerprint
 from tasks.context import RunContext
-from tasks.plan import fetch_again, pending
+from tasks.plan import fetch_again, find_changes, note_changed, pending
 from tasks.remote import ask_source
 from tests.catalogs.sky import HEADS, make_outcomes, make_predictions, make_sources
 from tests.survey.fake_release import BRICK, UNIT, bytes_of, coadd_path, image_bytes, make_tree, tractor_bytes, tractor_columns, write_list
@@ -75,6 +76,25 @@ def forget_files(context: RunContext) -> None:
     folder = context.layout.brick_folder(UNIT)
     for path in folder.iterdir():
         path.unlink()
+
+
+def test_what_changed_at_the_source_is_known_to_the_next_run_too(context: RunContext, tree: Path) -> None:
+    """The run that asked may be killed before it fetched: its lists would not tell of the change again."""
+    publish_sums(tree)
+    release = open_release(str(tree), "dr9")
+    finish(context, fetched(context, release))
+    with Ledger(context.layout.ledger) as ledger:
+        ledger.restore(context.layout, "main")
+        assert find_changes(context, ledger, [UNIT]).to_do == []
+        (tree / IMAGE).write_bytes(bytes_of(4000, 9))
+        publish_sums(tree)
+        noted = partial(note_changed, ledger, "run", "main")
+        answer = ask_source(context, release, {UNIT: "fetch"}, remember=noted)
+        assert list(answer.changed) == [UNIT]
+        # killed here
+        changes = find_changes(context, ledger, [UNIT])
+        assert changes.of("failed_before") == [UNIT] and not changes.fetched
+        assert "other files now" in ledger.failures("main")[0].reason
 
 
 class TestLostLedger:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from catalogs.outcomes import read_outcomes_meta
 from catalogs.provenance import read_inputs
 from catalogs.shard import read_shard, read_shard_meta
 from galpipe.commit import remove_folder
-from galpipe.config import InferSettings, Settings
+from galpipe.config import CutSettings, InferSettings, SelectionSettings, Settings
 from galpipe.lvm.encoder import LabelTask, ModelSettings
 from galpipe.lvm.folder import model_hash
 from galpipe.lvm.model import GalaxyModel, grown, new_model
@@ -104,6 +105,14 @@ CASES: dict[str, Callable[[GalaxyModel], GalaxyModel]] = {
 }
 
 
+def damage(shard: Path) -> None:
+    """Turn a bit among its right ascensions."""
+    chunk = pq.read_metadata(shard).row_group(0).to_dict()["columns"][read_shard(shard)[0].column_names.index("ra")]
+    data = bytearray(shard.read_bytes())
+    data[chunk["data_page_offset"] + chunk["total_compressed_size"] // 2] ^= 0x10
+    shard.write_bytes(bytes(data))
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_rows_are_those_of_a_whole_run(context: RunContext, first: GalaxyModel, tmp_path: Path, case: str) -> None:
     later = with_model(context, CASES[case](first), tmp_path / "later")
@@ -166,23 +175,53 @@ def test_other_files_carry_nothing_over(context: RunContext, first: GalaxyModel,
 def test_a_run_that_died_before_it_said_so_is_not_repeated(context: RunContext, first: GalaxyModel, tmp_path: Path) -> None:
     later = with_model(context, CASES["a new head without pixels"](first), tmp_path / "later")
     place, shard = context.layout.outcomes(UNIT, "main"), context.layout.shard(UNIT, "main")
-    old = place.read_bytes()
     receipt = renew_unit(later, UNIT)
-    written = shard.read_bytes()
-    # killed between shard and outcomes
-    place.write_bytes(old)
+    written = shard.read_bytes(), place.read_bytes()
+    # killed between the shard and the ledger
     again = renew_unit(later, UNIT)
-    assert replace(again, seconds=0) == replace(receipt, seconds=0) and shard.read_bytes() == written
+    assert replace(again, seconds=0) == replace(receipt, seconds=0) and (shard.read_bytes(), place.read_bytes()) == written
     assert read_outcomes_meta(place).fingerprint == receipt.fingerprint
+
+
+def test_outcomes_of_other_rows_carry_nothing_over(context: RunContext, first: GalaxyModel, tmp_path: Path) -> None:
+    """Outcomes get their name before the shard: a kill between them leaves the new ones beside the old rows."""
+    later = with_model(context, CASES["a new head without pixels"](first), tmp_path / "later")
+    place, shard = context.layout.outcomes(UNIT, "main"), context.layout.shard(UNIT, "main")
+    old = shard.read_bytes()
+    renew_unit(later, UNIT)
+    shard.write_bytes(old)
+    assert not can_begin_at_catalog(replace(later, settings=replace(later.settings, cut=CutSettings(pixscale=0.3))), UNIT, FETCH)
+    again = renew_unit(later, UNIT)
+    assert again.status == "done" and read_shard_meta(shard).fingerprint == read_outcomes_meta(place).fingerprint
+    assert "carried" not in read_inputs(context.layout, "main", read_shard_meta(shard).provenance_id)
+
+
+def test_stamps_that_another_catalog_cut_do_not_matter_where_no_pixels_are_needed(
+    context: RunContext, first: GalaxyModel, tmp_path: Path
+) -> None:
+    later = with_model(context, CASES["a new head without pixels"](first), tmp_path / "later")
+    path = context.layout.stamps(UNIT, context.settings.cut.name)
+    shutil.rmtree(path)
+    write_stamps(replace(context, settings=replace(context.settings, selection=SelectionSettings("galaxies-z21"))))
+    assert can_begin_at_catalog(later, UNIT, FETCH)
+    receipt = renew_unit(later, UNIT, FETCH)
+    assert receipt.status == "done", receipt.reason
+    assert "carried" in read_inputs(context.layout, "main", read_shard_meta(context.layout.shard(UNIT, "main")).provenance_id)
+
+
+def test_a_damaged_shard_is_named_where_there_are_no_stamps(context: RunContext, first: GalaxyModel, tmp_path: Path) -> None:
+    later = with_model(context, CASES["a new head without pixels"](first), tmp_path / "later")
+    shard = context.layout.shard(UNIT, "main")
+    shutil.rmtree(context.layout.stamps(UNIT, context.settings.cut.name))
+    damage(shard)
+    receipt = renew_unit(later, UNIT, FETCH)
+    assert receipt.status == "bad_data" and shard.name in receipt.reason + receipt.file
 
 
 def test_a_damaged_shard_is_made_anew(context: RunContext, first: GalaxyModel, tmp_path: Path) -> None:
     later = with_model(context, CASES["a new head without pixels"](first), tmp_path / "later")
     shard = context.layout.shard(UNIT, "main")
-    chunk = pq.read_metadata(shard).row_group(0).to_dict()["columns"][read_shard(shard)[0].column_names.index("ra")]
-    damaged = bytearray(shard.read_bytes())
-    damaged[chunk["data_page_offset"] + chunk["total_compressed_size"] // 2] ^= 0x10
-    shard.write_bytes(bytes(damaged))
+    damage(shard)
     assert renew_unit(later, UNIT).status == "done"
     assert "carried" not in read_inputs(context.layout, "main", read_shard_meta(shard).provenance_id)
 
