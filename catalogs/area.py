@@ -203,10 +203,33 @@ class Polygon(Area):
         with np.errstate(divide="ignore", invalid="ignore"):
             return along[..., 0] / along[..., 2], along[..., 1] / along[..., 2], along[..., 2]
 
+    @cached_property
+    def _crosses_itself(self) -> bool:
+        """Whether two sides have a point in common that is no corner of both."""
+        corners = np.stack(self._plane(*np.array(self.vertices).T)[:2], axis=1)
+        ends = np.roll(corners, -1, axis=0)
+
+        def side(of: int, point: FloatArray) -> FloatArray:
+            """On which side of a line points lie."""
+            along, away = ends[of] - corners[of], point - corners[of]
+            return np.sign(along[0] * away[..., 1] - along[1] * away[..., 0])
+
+        count = len(corners)
+        for one in range(count):
+            for other in range(one + 2, count - (one == 0)):
+                apart = side(one, corners[other]) * side(one, ends[other]), side(other, corners[one]) * side(other, ends[one])
+                if apart[0] <= 0 and apart[1] <= 0:
+                    return True
+        return False
+
     def ranges(self) -> Ranges:
         """Ranges of ``_healpix_29`` that hold every position inside."""
         ra, dec = np.array(self.vertices).T
         reach = float(np.degrees(np.arccos(np.clip(self._plane(ra, dec)[2].min(), -1, 1))))
+        if self._crosses_itself:
+            # the search by polygon loses cells then
+            x, y, z = self._frame[2]
+            return Cone(float(np.degrees(np.arctan2(y, x))), float(np.degrees(np.arctan2(z, np.hypot(x, y)))), reach).ranges()
         cells, depth, _ = polygon_search(Longitude(ra % 360, u.deg), Latitude(dec, u.deg), depth_for(2 * reach), flat=False)
         return of_cells(cells, depth)
 

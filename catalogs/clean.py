@@ -24,6 +24,7 @@ from catalogs.hats import CURRENT, one_publisher, versions
 from catalogs.hatsfiles import STAMPS as STAMP_INDEX
 from catalogs.lease import ROOT_LEASE, Lease
 from catalogs.ledger import ledger_of
+from catalogs.outcomes import read_outcomes_meta
 from catalogs.versions import created_at, partitions_of, pins
 from galpipe.commit import ASIDE, FORMER, remove_folder, sweep_asides
 from galpipe.config import CutSettings
@@ -213,7 +214,9 @@ def clean(layout: Layout, name: str, rules: Rules, owner: str, progress: Progres
     _check_there(layout, name)
     with ExitStack() as held:
         lease = held.enter_context(held.enter_context(ledger_of(layout)).lease(ROOT_LEASE, owner))
-        held.enter_context(one_publisher(layout.hats(name)))
+        # a version that is being made is not listed yet, but its index names stamps
+        for catalog in _names(layout) if rules.stamps or rules.unused_stamps else [name]:
+            held.enter_context(one_publisher(layout.hats(catalog)))
         found = plan(layout, name, rules)
         ages = dict(_aside_folders(layout, name))
         renewed = time.monotonic()
@@ -315,9 +318,13 @@ def _bricks(layout: Layout) -> list[Path]:
 
 
 def _is_done(layout: Layout, path: Path) -> bool:
-    """Whether some catalog has the outcomes of a brick; the path ends in release, region, group and brick."""
+    """Whether catalogs have what they make of a brick, and none is to try it again; the path ends in release, region, group and brick."""
     release, region, group = path.parts[-4:-1]
-    return any((layout.root / "catalog").glob(f"*/{release}/{region}/{group}/{path.stem}.outcomes.parquet"))
+    told = [
+        read_outcomes_meta(found).status
+        for found in (layout.root / "catalog").glob(f"*/{release}/{region}/{group}/{path.stem}.outcomes.parquet")
+    ]
+    return bool(told) and all(status in ("done", "no_work") for status in told)
 
 
 def _aside_folders(layout: Layout, name: str) -> Iterator[tuple[Path, float]]:

@@ -90,7 +90,8 @@ def live_folder(layout: Layout, name: str, region: str = "all") -> LiveFolder | 
     Raises
     ------
     ConfigurationError
-        If there is neither a version nor a shard in the region, or the shards have other columns than the version.
+        If there is neither a version nor a shard in the region, the shards have other columns than the version, or they are of more
+        than one model or of other settings: a publication would refuse them too.
     BadData
         If a shard does not read.
     ResourceFailure
@@ -201,6 +202,10 @@ class _Live:
         now = inventory.take(self.layout, self.name, before, files)
         if self.base is None and not now.shards:
             raise ConfigurationError(f"shards of catalog {self.name!r}", "none in the region", file=str(self.layout.catalog(self.name)))
+        if mixed := now.mixture():
+            raise ConfigurationError(
+                f"shards of one model and configuration in catalog {self.name!r}", f"{mixed}; run the other bricks again"
+            )
         return before, now
 
     def _schema(self, now: Inventory) -> pa.Schema:

@@ -128,6 +128,10 @@ def _concerned(work: MarginWork) -> set[HealpixPixel]:
     for pixel in work.written | work.gone:
         border = _border(pixel)
         found |= set(work.tiling.owners(border, STRIP_ORDER)) | work.tiling.vacant(border, STRIP_ORDER)
+    for pixel in work.gone & work.tiling.split:
+        # its own margin went with it: parts of it that have no rows are beside a neighbour's rows all the same
+        for neighbour in work.tiling.owners(_border(pixel), STRIP_ORDER):
+            found |= work.tiling.vacant(_border(neighbour), STRIP_ORDER)
     # rows that went away leave a pixel without any, beside its neighbours
     return found | {pixel for pixel in work.gone if pixel not in work.tiling.split}
 

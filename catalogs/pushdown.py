@@ -72,31 +72,35 @@ class Footer:
 
     Parameters
     ----------
-    metadata : pyarrow.parquet.FileMetaData
     low, high : ndarray
         Smallest and largest ``_healpix_29`` of each row group, inclusive, shape (row groups,).
     low_id, high_id : ndarray
         The same of ``source_id``.
     """
 
-    metadata: pq.FileMetaData
     low: NDArray[np.int64]
     high: NDArray[np.int64]
     low_id: NDArray[np.int64]
     high_id: NDArray[np.int64]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=64)
+def _metadata(path: Path, _size: int, _mtime_ns: int) -> pq.FileMetaData:
+    """A file's whole footer: half a megabyte of a wide catalog, so that few are kept."""
+    return pq.read_metadata(path)
+
+
+@lru_cache(maxsize=16384)
 def _read_footer(path: Path, size: int, mtime_ns: int) -> Footer:
-    """Footer of a file of that size and time, which stand for its content."""
+    """What is needed of the footer of a file of that size and time, which stand for its content: a kilobyte."""
     try:
-        metadata = pq.read_metadata(path)
+        metadata = _metadata(path, size, mtime_ns)
         place = {metadata.schema.column(index).path: index for index in range(metadata.num_columns)}
         low, high = _extremes(metadata, place[HEALPIX])
         low_id, high_id = _extremes(metadata, place["source_id"])
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         raise _damaged(path, error) from error
-    return Footer(metadata, low, high, low_id, high_id)
+    return Footer(low, high, low_id, high_id)
 
 
 def _extremes(metadata: pq.FileMetaData, column: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -121,11 +125,15 @@ def footer(path: Path) -> Footer:
     BadData
         If it does not read.
     """
+    return _read_footer(path, *_state(path))
+
+
+def _state(path: Path) -> tuple[int, int]:
     try:
         state = path.stat()
     except OSError as error:
         raise _damaged(path, error) from error
-    return _read_footer(path, state.st_size, state.st_mtime_ns)
+    return state.st_size, state.st_mtime_ns
 
 
 def check_pages(path: Path) -> None:
@@ -195,15 +203,15 @@ class Files:
 
 
 def _read_file(path: Path, wanted: Wanted, columns: Sequence[str]) -> Iterator[pa.Table]:
-    told = footer(path)
-    groups = wanted.groups(told)
+    state = _state(path)
+    groups = wanted.groups(_read_footer(path, *state))
     if not groups:
         return
     probe = wanted.probe
     others = [name for name in columns if name not in probe]
     # not a Python file, and none that pyarrow has to find a file system for
     with pa.OSFile(str(path), "rb") as handle:
-        file = pq.ParquetFile(handle, metadata=told.metadata, page_checksum_verification=True)
+        file = pq.ParquetFile(handle, metadata=_metadata(path, *state), page_checksum_verification=True)
         for group in groups:
             seen = file.read_row_group(group, columns=probe, use_threads=False)
             rows = wanted.rows(seen)

@@ -29,6 +29,7 @@ from galpipe.layout import Layout
 from galpipe.stamps.stampset import StampSet
 from galpipe.stamps.store import Store, store_fingerprint, store_summary
 from galpipe.stamps.storewriter import SOURCES
+from galpipe.unit import Unit
 
 
 def _field(name: str, kind: pa.DataType, description: str, unit: str = "") -> pa.Field:
@@ -87,19 +88,38 @@ def _kept(layout: Layout, name: str, entry: Entry) -> Kept | None:
     unit = layout.unit_of_shard(layout.catalog(name) / entry.path, name)
     if not layout.stamps_of(unit):
         return None
+    found = store_of(layout, name, unit, entry.provenance_id)
+    if found is None or store_fingerprint(found[0]) != found[1]:
+        return None
+    path, wanted = found
+    return Kept(entry, layout.relative(path), wanted, store_summary(path)["content_hash"])
+
+
+def store_of(layout: Layout, name: str, unit: Unit, provenance_id: int) -> tuple[Path, str] | None:
+    """Where the stamps of a row's brick would lie, and the fingerprint of the store that the row was predicted from.
+
+    Parameters
+    ----------
+    layout : Layout
+    name : str
+    unit : Unit
+    provenance_id : int
+        Of the row.
+
+    Returns
+    -------
+    tuple or None
+        None where no record says how its stamps were cut.
+    """
     try:
-        inputs = read_inputs(layout, name, entry.provenance_id)
+        inputs = read_inputs(layout, name, provenance_id)
     except ConfigurationError:
         return None
     if "cut" not in inputs:
-        # not cut from a brick
         return None
     path = layout.stamps(unit, CutSettings(**inputs["cut"] | {"bands": tuple(inputs["cut"]["bands"])}).name)
     made_from = files_fingerprint(inputs["files"], inputs["absent"])
-    wanted = fingerprint("cut", {"cut": inputs["cut"], "selection": inputs["selection"], "fetch": made_from})
-    if store_fingerprint(path) != wanted:
-        return None
-    return Kept(entry, layout.relative(path), wanted, store_summary(path)["content_hash"])
+    return path, fingerprint("cut", {"cut": inputs["cut"], "selection": inputs["selection"], "fetch": made_from})
 
 
 def index_rows(layout: Layout, partition: Path, kept: Sequence[Kept]) -> pa.Table:

@@ -146,17 +146,21 @@ class Statements:
 _NOT_FILES = (duckdb.ConversionException, duckdb.OutOfRangeException, duckdb.InvalidTypeException, duckdb.OutOfMemoryException)
 """What a query that is wrong itself fails with while it runs."""
 
+_OF_FILES = re.compile(r"parquet|decompress|zstd|snappy|thrift|corrupt|checksum|\bpage", re.IGNORECASE)
+"""What DuckDB speaks of where a file is invalid input, and not what a query made of it."""
+
 
 def _blame(files: Sequence[Path], error: Exception) -> None:
     """Name the file that a query failed on, if one is damaged; DuckDB does not say which, and does not look at checksums."""
     for path in files:
         if str(path) in str(error):
             raise BadData("a readable Parquet file of the catalog", str(error).splitlines()[0], file=str(path)) from error
+    if isinstance(error, _NOT_FILES) or (isinstance(error, duckdb.InvalidInputException) and not _OF_FILES.search(str(error))):
+        return
     for path in files:
         footer(path)
-    if not isinstance(error, _NOT_FILES):
-        for path in files:
-            check_pages(path)
+    for path in files:
+        check_pages(path)
 
 
 def _tidy(table: pa.Table) -> pa.Table:

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catalogs.collection import read_binding
 from catalogs.query import Catalog
 from catalogs.serve.limits import NotThere
-from galpipe.config import settings_from
+from catalogs.stampindex import store_of
 from galpipe.errors import BadData
 from galpipe.layout import Layout
 from galpipe.stamps.footprint import corners
@@ -88,7 +87,7 @@ class StampShelves:
     ----------
     layout : Layout
     name : str
-        The catalog, whose binding says with which settings its stamps were cut.
+        The catalog, whose provenance records say which stamps its rows were predicted from; without one the newest are taken.
     """
 
     def __init__(self, layout: Layout, name: str) -> None:
@@ -96,14 +95,13 @@ class StampShelves:
         self._shelves: OrderedDict[tuple[Path, int], Shelf] = OrderedDict()
         self._lock = threading.Lock()
 
-    def cut(self) -> str:
-        """Name of the catalog's cut settings; empty for a catalog that is bound to none, whose newest stores are taken."""
-        binding = read_binding(self._layout, self._name)
-        cut = binding.settings.get("cut") if binding else None
-        return settings_from({"cut": dict(cut)}).cut.name if cut else ""
-
     def shelf(self, row: Mapping[str, Any]) -> Shelf | None:
-        """The store of a row's brick; None where none is kept.
+        """The store that a row was predicted from; None where it is not kept, or was cut again since.
+
+        Parameters
+        ----------
+        row : mapping
+            With `UNIT_COLUMNS` and ``provenance_id``.
 
         Raises
         ------
@@ -113,16 +111,20 @@ class StampShelves:
         if None in (names := [row[name] for name in UNIT_COLUMNS]):
             return None
         unit = Unit(*names)
-        cut = self.cut()
-        paths = [self._layout.stamps(unit, cut)] if cut else self._layout.stamps_of(unit)
+        found = store_of(self._layout, self._name, unit, row["provenance_id"])
+        paths = [found[0]] if found else self._layout.stamps_of(unit)
         if not paths or not (paths[0] / "zarr.json").exists():
             return None
-        key = (paths[0], (paths[0] / "zarr.json").stat().st_mtime_ns)
+        shelf = self._opened(paths[0])
+        return shelf if found is None or shelf.store.attrs["fingerprint"] == found[1] else None
+
+    def _opened(self, path: Path) -> Shelf:
+        key = (path, (path / "zarr.json").stat().st_mtime_ns)
         with self._lock:
             if key in self._shelves:
                 self._shelves.move_to_end(key)
                 return self._shelves[key]
-        shelf = Shelf.open(paths[0])
+        shelf = Shelf.open(path)
         with self._lock:
             self._shelves[key] = shelf
             while len(self._shelves) > KEPT_STORES:
@@ -156,6 +158,7 @@ class StampShelves:
         if shelf is None or place is None:
             unit = "/".join(str(row[name]) for name in UNIT_COLUMNS)
             raise NotThere(
-                f"the stamp of source {source_id}", f"none: the stamps of {unit} were not kept (galpipe run --keep stamps keeps them)"
+                f"the stamp of source {source_id}",
+                f"none: the stamps of {unit} were not kept (galpipe run --keep stamps keeps them), or were cut again since",
             )
         return Stamp(shelf.store.rows([place]), row, shelf.store.path.parents[3].name, str(shelf.store.attrs["fingerprint"]))

@@ -12,7 +12,12 @@ from flows.cli.common import emit, json_option, name_option, root_option, say, v
 @click.command()
 @root_option
 @name_option
-@click.option("--as-of", "version", type=int, help="A published version (default: the newest, also one that is published later).")
+@click.option(
+    "--as-of",
+    "wanted",
+    metavar="VERSION|DATE",
+    help="A version (3, v3) or an ISO date or time, UTC (default: the newest, also one that is published later).",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes a free one.")
 @click.option("--public", is_flag=True, help="Let other machines in: the catalog and its stamps become readable by whoever reaches --host.")
@@ -24,7 +29,7 @@ from flows.cli.common import emit, json_option, name_option, root_option, say, v
 def serve(
     root: Path,
     name: str,
-    version: int | None,
+    wanted: str | None,
     host: str,
     port: int,
     public: bool,
@@ -40,10 +45,12 @@ def serve(
     from catalogs.serve.limits import Limits
     from catalogs.serve.server import Address, listen, make_server, url_of
     from catalogs.serve.service import Service
+    from catalogs.versions import as_of
     from galpipe.layout import Layout
 
     address = Address(host, port, public, base)
-    service = Service(Layout(root), name, version, Limits(radius=max_radius, rows=max_rows))
+    layout = Layout(root)
+    service = Service(layout, name, as_of(layout, name, wanted), Limits(radius=max_radius, rows=max_rows))
     serving = service.version()
     with listen(address) as listening:
         url = url_of(listening)

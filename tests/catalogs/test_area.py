@@ -114,6 +114,26 @@ def test_moc(ra: float, dec: float, radius: float, order: int) -> None:
     check(Coverage(moc), east, north, moc.contains_lonlat(Longitude(east, deg), Latitude(north, deg)), np.zeros(len(east), bool))
 
 
+def test_a_polygon_that_crosses_itself_loses_nothing() -> None:
+    corners = (
+        (28.0978, -74.0738),
+        (178.9737, -69.3637),
+        (324.1254, -67.9542),
+        (96.6996, -72.1272),
+        (146.4727, -67.3562),
+        (244.7025, -69.1647),
+    )
+    area = Polygon(corners)
+    random = np.random.default_rng(5)
+    east, north = random.uniform(0, 360, 40_000), np.degrees(np.arcsin(random.uniform(-1, -0.9, 40_000)))
+    inside = area.inside(east, north)
+    assert inside.sum() > 1000
+    assert contains(area.ranges(), pixels(east, north)[inside]).all()
+    # one that does not is still covered closely
+    square = Polygon(((10.0, 0.0), (12.0, 0.0), (12.0, 2.0), (10.0, 2.0)))
+    assert not square._crosses_itself and np.diff(square.ranges(), axis=1).sum() / WHOLE_SKY[0, 1] < 2 * 4 / 41253
+
+
 def test_a_moc_is_read_from_a_file_or_from_text(tmp_path: Path) -> None:
     moc = MOC.from_string("5/100-103 7/12")
     moc.save(str(tmp_path / "x.fits"), format="fits")

@@ -20,6 +20,7 @@ from catalogs.collection import Binding, bind
 from catalogs.hats import publish, version_folder, versions
 from catalogs.lease import ROOT_LEASE
 from catalogs.ledger import Ledger
+from catalogs.outcomes import OutcomesMeta, empty, write_outcomes
 from catalogs.provenance import provenance_id, read_inputs, record
 from catalogs.query import open_catalog
 from catalogs.versions import pin
@@ -165,6 +166,18 @@ def index_stamp(layout: Layout, version: int, store: Path) -> None:
     path = version_folder(layout, "main", version) / "stamps/dataset/Norder=5/Dir=0/Npix=7167.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table({"store": [layout.relative(store)]}), path)
+
+
+def test_what_a_failed_brick_needs_to_be_tried_again_stays(layout: Layout) -> None:
+    unit = UNITS[0]
+    folder = layout.brick_folder(unit)
+    folder.mkdir(parents=True)
+    (folder / "tractor.fits").write_bytes(b"x" * 100)
+    rules = Rules(bricks=True)
+    assert folder in [item.path for item in plan(layout, "main", rules).items]
+    meta = OutcomesMeta(unit, "resource", "", "out of memory", stage="catalog")
+    write_outcomes(layout.outcomes(unit, "main"), empty(), meta)
+    assert folder not in [item.path for item in plan(layout, "main", rules).items]
 
 
 def test_a_catalog_that_does_not_say_its_cut_settings_stops_it(layout: Layout) -> None:

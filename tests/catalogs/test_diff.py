@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -62,21 +61,6 @@ def placed(table: pa.Table, ra: np.ndarray, dec: np.ndarray) -> pa.Table:
     """The rows at other positions."""
     table = replaced(replaced(table, "ra", ra), "dec", dec)
     return replaced(table, HEALPIX, healpix29(ra, dec))
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    layout = Layout(tmp_path_factory.mktemp("made") / "root")
-    for unit in (*UNITS, FAR):
-        write_brick(layout, unit, 25)
-    publish(layout, "main")
-    return layout
-
-
-@pytest.fixture
-def layout(made: Layout, tmp_path: Path) -> Layout:
-    subprocess.run(["cp", "-a", str(made.root), str(tmp_path / "root")], check=True)
-    return Layout(tmp_path / "root")
 
 
 def differing(layout: Layout, before: int = 1, after: int = 2, **options: Any) -> tuple[Difference, list[dict[str, Any]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,21 +38,6 @@ def rows(layout: Layout, **options: object) -> list[dict[str, object]]:
 def left_out(layout: Layout, **options: object) -> list[dict[str, object]]:
     with open_catalog(layout, **options) as catalog:  # type: ignore[arg-type]
         return catalog.sql("SELECT source_id, kept, reason FROM resolved ORDER BY source_id").to_pylist()
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    layout = Layout(tmp_path_factory.mktemp("made") / "root")
-    for unit in (*UNITS, FAR):
-        write_brick(layout, unit, 25)
-    publish(layout, "main")
-    return layout
-
-
-@pytest.fixture
-def layout(made: Layout, tmp_path: Path) -> Layout:
-    subprocess.run(["cp", "-a", str(made.root), str(tmp_path / "root")], check=True)
-    return Layout(tmp_path / "root")
 
 
 def test_without_a_change_it_is_the_version(layout: Layout) -> None:
@@ -161,6 +146,17 @@ def test_other_columns_and_a_version_beside_it_are_refused(layout: Layout) -> No
         open_catalog(layout, live=True)
     with pytest.raises(ConfigurationError, match="a version or what is newer"):
         open_catalog(layout, version=1, live=True)
+
+
+def test_mixed_models_are_refused_as_a_publication_refuses_them(layout: Layout) -> None:
+    path = layout.shard(UNITS[0], "main")
+    rows, meta = read_shard(path)
+    write_shard(path, rows, replace(meta, model="another"))
+    for region in (True, "cone:180.1,40,170"):
+        with pytest.raises(ConfigurationError, match="one model"):
+            open_catalog(layout, live=region)
+    with pytest.raises(ConfigurationError, match="one model"):
+        publish(layout, "main")
 
 
 def test_the_folder_goes_with_the_catalog(layout: Layout) -> None:

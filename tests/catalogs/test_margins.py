@@ -268,6 +268,20 @@ def test_a_partition_that_outgrew_its_limit_is_split_for_ever(layout: Layout, tm
     assert inodes(version_folder(layout, "main", 1)) == before
 
 
+def test_the_empty_parts_of_a_split_partition_have_their_margins(layout: Layout, tmp_path: Path) -> None:
+    """Rows in one corner only, two orders down: beside the rest of the partition lie a neighbour's rows all the same."""
+    layout.shard(WEST, "main").unlink()
+    # of a brick that touches no other, so that its partition is linked
+    write_at(layout, FAR, [360 - 0.3 * ARCSEC], [0.0])
+    write_at(layout, EAST, np.linspace(2.6, 2.6001, 15), [0.02] * 15)
+    publish(layout, "main", limits=FEW)
+    write_at(layout, EAST, np.linspace(2.6, 2.6001, 61), [0.02] * 61)
+    result = publish(layout, "main", limits=FEW)
+    assert result.partitions == {"5": 1, "8": 1} and result.partitions_linked == 1
+    check_margins(layout)
+    published_again(layout, tmp_path, FEW)
+
+
 def test_readers_find_every_row_once_with_orders_mixed(layout: Layout) -> None:
     publish(layout, "main", limits=FEW)
     shards = [pq.read_table(layout.shard(unit, "main"), partitioning=None) for unit in (EAST, WEST, FAR)]

@@ -141,7 +141,7 @@ def test_rows_come_whole_with_units(catalog: Catalog, sky: pa.Table) -> None:
 
 def test_only_the_row_groups_of_the_region_are_read(layout: Layout, sky: pa.Table) -> None:
     files = tuple(sorted((layout.hats("main") / "v1").glob("dataset/*/*/*.parquet")))
-    groups = sum(footer(path).metadata.num_row_groups for path in files)
+    groups = sum(len(footer(path).low) for path in files)
     ranges = Cone(0.0, 0.0, 0.2).ranges()
     touched = Files(files).touched(ranges)
     read = sum(len(Wanted(ranges).groups(footer(path))) for path in touched)

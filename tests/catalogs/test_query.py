@@ -74,6 +74,13 @@ def test_embeddings_are_float16_read_as_float(catalog: Catalog, shards: pa.Table
     assert found["embedding"] == [float(value) for value in first["embedding"]]
 
 
+@pytest.mark.parametrize("wrong", ["SELECT strptime('x', '%Y')", "SELECT error('boom')", "SELECT (SELECT ra FROM galaxies)"])
+def test_a_query_that_is_wrong_itself_costs_no_look_at_every_page(catalog: Catalog, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    monkeypatch.setattr("catalogs.statements.check_pages", lambda path: pytest.fail(f"{path} was read"))
+    with pytest.raises(ConfigurationError, match="SQL on the views"):
+        catalog.sql(wrong)
+
+
 def test_ledger_and_outcomes_are_views_too(catalog: Catalog) -> None:
     assert catalog.sql("SELECT count(*) AS n FROM ledger WHERE stage = 'catalog' AND status = 'done'").to_pylist() == [{"n": 4}]
     counts = catalog.sql("SELECT status, count(*) AS n FROM outcomes GROUP BY status ORDER BY status").to_pylist()

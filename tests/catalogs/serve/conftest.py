@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from catalogs.collection import Binding, bind
 from catalogs.hats import publish
+from catalogs.provenance import provenance_id
 from catalogs.serve.limits import Limits
 from catalogs.serve.server import Address, listen, make_server, url_of
 from catalogs.serve.service import Service
+from catalogs.stampindex import store_of
 from galpipe.config import SOFTENING, CutSettings
 from galpipe.layout import Layout
 from galpipe.stamps.result import OUTCOMES, CutResult
@@ -23,13 +24,14 @@ from galpipe.stamps.stampset import StampSet
 from galpipe.stamps.store import write_store
 from galpipe.survey.bricks import brick_by_name, brick_wcs
 from galpipe.unit import Unit
-from tests.catalogs.sky import make_sources, write_brick
+from tests.catalogs.sky import inputs_of, make_sources, write_brick
 
 EAST, WEST, POLE, BARE = (Unit("dr9", "south", name) for name in ("0001p000", "3598p000", "1800p900", "0003p000"))
 """Two bricks on either side of RA 0, the one at the north pole, and one whose stamps were not kept."""
 
 ROWS, SIZE = 30, 24
-CUT = CutSettings(size=SIZE)
+CUT = CutSettings()
+"""What the records of fake bricks say; their stamps are smaller, to be quick."""
 
 
 def stamps_of(unit: Unit) -> StampSet:
@@ -56,14 +58,20 @@ def stamps_of(unit: Unit) -> StampSet:
     return StampSet(codes, weights, mask, sources, ("g", "r", "z"), 0.262, softening, {"unit": str(unit), "wcs": cards})
 
 
+def write_stamps(layout: Layout, unit: Unit, fingerprint: str = "") -> None:
+    """The store that the brick's rows were predicted from, or one of another fingerprint in its place."""
+    found = store_of(layout, "main", unit, provenance_id(inputs_of(unit)))
+    assert found is not None
+    write_store(found[0], CutResult(stamps_of(unit), OUTCOMES.empty_table()), fingerprint or found[1])
+
+
 @pytest.fixture(scope="session")
 def served_layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     layout = Layout(tmp_path_factory.mktemp("served"))
     for unit in (EAST, WEST, POLE, BARE):
         write_brick(layout, unit, ROWS)
     for unit in (EAST, WEST, POLE):
-        write_store(layout.stamps(unit, CUT.name), CutResult(stamps_of(unit), OUTCOMES.empty_table()), "abc")
-    bind(layout, "main", Binding({"cut": {"bands": ["g", "r", "z"], "size": SIZE}}, "mini", "0123"))
+        write_stamps(layout, unit)
     publish(layout, "main")
     return layout
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import warnings
 from pathlib import Path
 
@@ -20,13 +21,14 @@ from pyvo.dal.exceptions import DALQueryError
 from catalogs.provenance import provenance_id
 from catalogs.serve.obscore import OBSCORE
 from catalogs.serve.region import Circle, parse_region
+from catalogs.serve.service import Service
 from galpipe.layout import Layout
 from galpipe.stamps.external import read_stamps
 from galpipe.stamps.render import to_rgb
 from galpipe.stamps.stampset import StampSet
 from galpipe.stamps.store import Store
 from galpipe.unit import Unit
-from tests.catalogs.serve.conftest import CUT, EAST, POLE, SIZE, WEST
+from tests.catalogs.serve.conftest import CUT, EAST, POLE, SIZE, WEST, running, write_stamps
 from tests.catalogs.sky import inputs_of
 
 
@@ -258,3 +260,17 @@ def test_regions_find_touching_footprints_by_their_edges_alone() -> None:
     assert Circle(10.05, 10.2, 0.1005).touches(square)[0] and not Circle(10.05, 10.2, 0.0995).touches(square)[0]
     assert Circle(10.05, 10.05, 1e-7).touches(square)[0]
     assert not Circle(190.05, -10.05, 1.0).touches(square)[0]
+
+
+def test_stamps_that_were_cut_again_are_not_passed_off_as_the_row_s(
+    served_layout: Layout, kept: dict[int, tuple[StampSet, int]], tmp_path: Path
+) -> None:
+    shutil.copytree(served_layout.root, tmp_path / "root", symlinks=True)
+    layout = Layout(tmp_path / "root")
+    write_stamps(layout, EAST, "of other settings")
+    with running(Service(layout, "main")) as url:
+        found = pyvo.dal.SIA2Service(url).search(pos=(0.0, 0.0, 0.05))
+        own = [source for source, (stamps, _) in kept.items() if stamps.attrs["unit"] == str(EAST)]
+        assert len(found) and not {int(item) for item in found["obs_id"]} & set(own)
+        answer = httpx.get(f"{url}stamps/{own[0]}.fits", timeout=30)
+        assert answer.status_code == 404 and "cut again since" in answer.text

@@ -34,7 +34,7 @@ from catalogs.serve.service import Service
 from flows.cli.serve import serve
 from galpipe.errors import ConfigurationError
 from galpipe.layout import Layout
-from tests.catalogs.serve.conftest import BARE, CUT, EAST, ROWS, running, stamps_of
+from tests.catalogs.serve.conftest import BARE, CUT, EAST, ROWS, running
 from tests.catalogs.sky import write_brick
 
 pytestmark = pytest.mark.filterwarnings("ignore:Unknown xsi.type cs.ConeSearch")
@@ -173,14 +173,12 @@ def test_what_goes_wrong_inside_stays_inside(small: Layout) -> None:
 
 
 def test_a_damaged_store_is_told_and_the_others_are_listed(tmp_path: Path) -> None:
-    from galpipe.stamps.result import OUTCOMES, CutResult
-    from galpipe.stamps.store import write_store
-    from tests.catalogs.serve.conftest import WEST
+    from tests.catalogs.serve.conftest import WEST, write_stamps
 
     layout = Layout(tmp_path)
     for unit in (EAST, WEST):
         write_brick(layout, unit, ROWS)
-        write_store(layout.stamps(unit, CUT.name), CutResult(stamps_of(unit), OUTCOMES.empty_table()), "abc")
+        write_stamps(layout, unit)
     publish(layout, "main")
     (layout.stamps(WEST, CUT.name) / "sources.parquet").write_bytes(b"")
     with running(Service(layout, "main")) as url:
@@ -252,7 +250,7 @@ def test_the_verb_refuses_what_cannot_be_served(small: Layout) -> None:
     public = runner.invoke(serve, ["--root", str(small.root), "--host", "0.0.0.0"])
     assert public.exit_code == 2 and "--public" in public.stderr
     missing = runner.invoke(serve, ["--root", str(small.root), "--as-of", "7"])
-    assert missing.exit_code == 2 and "version v7 of catalog 'main'" in missing.stderr
+    assert missing.exit_code == 2 and "a version of catalog 'main', got v7" in missing.stderr
 
 
 def test_the_verb_serves_until_it_is_interrupted(small: Layout) -> None:
